@@ -1,0 +1,1 @@
+"""Attention: how tokens exchange information."""

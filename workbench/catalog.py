@@ -1,0 +1,71 @@
+"""Finds every paper by its slug: a paper is a module of a chapter that defines ``PAPER``.
+
+Slugs are read from file names, so listing them imports nothing; a paper's module is imported when it is asked for.
+"""
+
+import difflib
+import functools
+import importlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from workbench.paper import Method, Paper, Toggle
+
+CHAPTERS = (
+    "attention",
+    "feedforward",
+    "recurrence",
+    "vision",
+    "generation",
+    "compression",
+    "training",
+    "parallel",
+    "hardware",
+    "theory",
+    "surveys",
+)
+
+
+@functools.cache
+def slugs() -> dict[str, str]:
+    """Every slug with its chapter, in reading order. A file whose name starts with an underscore is no paper."""
+    root = Path(__file__).parent
+    return {
+        file.stem: chapter
+        for chapter in CHAPTERS
+        for file in sorted((root / chapter).glob("[!_]*.py"))
+    }
+
+
+@functools.cache
+def paper(slug: str) -> Paper:
+    """The paper named ``slug``. Raises ``KeyError`` that names the nearest slugs."""
+    if slug not in slugs():
+        near = difflib.get_close_matches(slug, slugs(), n=3) or list(slugs())
+        raise KeyError(f"No paper is called {slug!r}. Did you mean {', '.join(near)}?")
+    return importlib.import_module(f"workbench.{slugs()[slug]}.{slug}").PAPER
+
+
+def papers() -> Iterator[Paper]:
+    """Every paper, in reading order."""
+    return map(paper, slugs())
+
+
+@functools.cache
+def methods(toggle: Toggle | None = None) -> dict[str, Method]:
+    """Every method by name; with ``toggle`` only those that this toggle chooses from."""
+    return {
+        method.name: method
+        for each in papers()
+        for method in each.methods
+        if toggle is None or method.toggle == toggle
+    }
+
+
+def method(name: str) -> Method:
+    """The method named ``name``. Raises ``KeyError`` that names the nearest ones."""
+    known = methods()
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=3) or list(known)
+        raise KeyError(f"No method is called {name!r}. Did you mean {', '.join(near)}?")
+    return known[name]

@@ -1,0 +1,1 @@
+"""Feed-forward: what happens to each token by itself."""

@@ -1,0 +1,1 @@
+"""Models that methods are plugged into."""

@@ -1,0 +1,1 @@
+"""Real input for the methods: sentences, digits, sequences."""
