@@ -1,0 +1,799 @@
+r"""FlashAttention-2: exact softmax attention that never writes the score matrix.
+
+Tri Dao, *FlashAttention-2: Faster Attention with Better Parallelism and Work Partitioning*, arXiv 2307.08691.
+
+Idea. Cut the queries into blocks of :math:`B_r` rows and the keys into blocks of :math:`B_c` columns. For one block of
+rows walk over the blocks of columns and keep three things per row: the running maximum :math:`m` of the scores, the
+running sum of exponentials :math:`\ell`, and an output :math:`\tilde O` that is *not yet* divided by :math:`\ell`.
+Whenever the maximum grows, what was summed so far is corrected by one factor. Scores live on the chip for one block
+only, so memory is linear in the number of tokens.
+
+Notation, for one batch element and one head:
+
+====================  ======================  ==============================================================
+paper                 here                    shape
+====================  ======================  ==============================================================
+:math:`Q, K, V`       query, key, value       (N, d), (M, d), (M, d)
+:math:`S`             scores                  (B_r, B_c), times the softmax scale :math:`1/\sqrt d`
+:math:`m, \ell`       maximum, normaliser     (B_r,)
+:math:`\tilde O`      accumulator             (B_r, d)
+:math:`L = m+\log\ell` logsumexp              (N,)
+====================  ======================  ==============================================================
+
+The printed Algorithm 1 rescales with an inverse, :math:`\mathrm{diag}(e^{m^{(j-1)}-m^{(j)}})^{-1}`, and leaves the
+softmax scale out. What is written here is what is mathematically right: no inverse, and the scale applied once.
+"""
+
+import functools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from workbench.controls import Range
+from workbench.paper import Baseline, Claim, Cost, Example, Method, Paper
+
+Query = Float[Tensor, "batch heads queries head_dim"]
+KeyOrValue = Float[Tensor, "batch kv_heads keys head_dim"]
+Output = Float[Tensor, "batch heads queries head_dim"]
+Rows = Float[Tensor, "batch heads queries"]
+
+Causal = Annotated[bool, "A query sees only keys up to its own position, counted from the end."]
+Window = Annotated[int | None, Range(0, 1_000_000), "How many keys a query sees on this side; None: all of them."]
+Block = Annotated[int | None, Range(1, 4096), "Tokens in a block; changes the order of work, never the result."]
+
+DEFAULT_BLOCK = 64
+MAX_HEAD_DIM = 256
+
+
+# --- who may see whom ------------------------------------------------------------------------------------------------
+
+
+def allowed(
+    queries: int,
+    keys: int,
+    *,
+    is_causal: bool = False,
+    window_left: int | None = None,
+    window_right: int | None = None,
+    rows: slice = slice(None),
+    columns: slice = slice(None),
+    device: str | torch.device = "cpu",
+) -> Tensor:
+    """The boolean mask (rows, columns) of allowed pairs, or the part of it that two slices cut out.
+
+    The last query is aligned with the last key (bottom-right), as in flash-attn from version 2.1 on. PyTorch's
+    ``is_causal=True`` aligns the first query with the first key; the two agree when ``queries == keys``.
+    """
+    row = torch.arange(queries, device=device)[rows, None] + (keys - queries)
+    column = torch.arange(keys, device=device)[None, columns]
+    right = 0 if is_causal else window_right
+    mask = torch.ones(row.shape[0], column.shape[1], dtype=torch.bool, device=device)
+    if right is not None:
+        mask &= column <= row + right
+    if window_left is not None:
+        mask &= column >= row - window_left
+    return mask
+
+
+def block_kinds(
+    queries: int,
+    keys: int,
+    *,
+    is_causal: bool = False,
+    window_left: int | None = None,
+    window_right: int | None = None,
+    block_rows: int | None = None,
+    block_columns: int | None = None,
+) -> np.ndarray:
+    """What happens to each block, (row blocks, column blocks) of int8: 0 skipped, 1 masked inside, 2 full."""
+    height, width = block_rows or DEFAULT_BLOCK, block_columns or DEFAULT_BLOCK
+    first_row = np.arange(0, queries, height)[:, None] + (keys - queries)
+    last_row = np.minimum(first_row + height, keys) - 1
+    first_column = np.arange(0, keys, width)[None]
+    last_column = np.minimum(first_column + width, keys) - 1
+    right = 0 if is_causal else window_right
+    right, left = (math.inf if side is None else side for side in (right, window_left))
+    visited = (first_column <= last_row + right) & (last_column >= first_row - left)
+    full = (last_column <= first_row + right) & (first_column >= last_row - left)
+    return np.where(visited, np.where(full, 2, 1), 0).astype(np.int8)
+
+
+# --- the reference: Algorithm 1 --------------------------------------------------------------------------------------
+
+
+def online_softmax_step(
+    scores: Tensor, value: Tensor, maximum: Tensor, normaliser: Tensor, accumulator: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """One column block of Algorithm 1, lines 9-10: the new (maximum, normaliser, accumulator) and the rescale factor.
+
+    scores (..., B_r, B_c) with -inf where not allowed, value (..., B_c, d), maximum and normaliser (..., B_r),
+    accumulator (..., B_r, d).
+    """
+    new_maximum = torch.maximum(maximum, scores.detach().amax(-1))
+    # A row that has seen no allowed key yet subtracts 0: -inf - (-inf) would be NaN.
+    shift = torch.where(new_maximum == -torch.inf, 0.0, new_maximum)
+    weights = torch.exp(scores - shift[..., None])
+    rescale = torch.exp(maximum - shift)
+    normaliser = rescale * normaliser + weights.sum(-1)
+    accumulator = rescale[..., None] * accumulator + weights @ value
+    return new_maximum, normaliser, accumulator, rescale
+
+
+def finish(maximum: Tensor, normaliser: Tensor, accumulator: Tensor) -> tuple[Tensor, Tensor]:
+    """Algorithm 1, lines 12-13: divide once, and keep one logsumexp. Rows that saw no key give 0 and -inf."""
+    seen = normaliser != 0
+    divisor = torch.where(seen, normaliser, 1.0)
+    logsumexp = torch.where(seen, maximum + torch.log(divisor), -torch.inf)
+    return accumulator / divisor[..., None], logsumexp
+
+
+def forward(
+    query: Query,
+    key: KeyOrValue,
+    value: KeyOrValue,
+    *,
+    is_causal: bool = False,
+    scale: float | None = None,
+    window_left: int | None = None,
+    window_right: int | None = None,
+    block_rows: int | None = None,
+    block_columns: int | None = None,
+) -> tuple[Output, Rows]:
+    """Algorithm 1: the output and the logsumexp (natural log) of every row. Arguments as in ``reference``."""
+    query, key, value, scale = _prepare(query, key, value, scale)
+    visible = {"is_causal": is_causal, "window_left": window_left, "window_right": window_right}
+    blocks = {"block_rows": block_rows, "block_columns": block_columns}
+    kinds = block_kinds(query.shape[-2], key.shape[-2], **visible, **blocks)
+
+    outputs, logsumexps = [], []
+    for i, rows in enumerate(_blocks(query.shape[-2], block_rows)):
+        query_i = query[..., rows, :] * scale
+        maximum = query_i.new_full(query_i.shape[:-1], -torch.inf)
+        normaliser = torch.zeros_like(maximum)
+        accumulator = torch.zeros_like(query_i)
+        for j, columns in enumerate(_blocks(key.shape[-2], block_columns)):
+            if kinds[i, j] == 0:
+                continue
+            scores = query_i @ key[..., columns, :].mT
+            if kinds[i, j] == 1:
+                scores = scores.masked_fill(~_mask_of(query, key, visible, rows, columns), -torch.inf)
+            maximum, normaliser, accumulator, _ = online_softmax_step(
+                scores, value[..., columns, :], maximum, normaliser, accumulator
+            )
+        output_i, logsumexp_i = finish(maximum, normaliser, accumulator)
+        outputs.append(output_i)
+        logsumexps.append(logsumexp_i)
+    return torch.cat(outputs, dim=-2), torch.cat(logsumexps, dim=-1)
+
+
+def reference(
+    query: Query,
+    key: KeyOrValue,
+    value: KeyOrValue,
+    *,
+    is_causal: Causal = False,
+    scale: float | None = None,
+    window_left: Window = None,
+    window_right: Window = None,
+    block_rows: Block = None,
+    block_columns: Block = None,
+) -> Output:
+    """Exact softmax attention, block by block (Algorithm 1).
+
+    query (batch, heads, N, d); key and value (batch, kv_heads, M, d) where kv_heads divides heads: query head h reads
+    key/value head ``h // (heads // kv_heads)``. ``scale`` defaults to 1/sqrt(d). A causal query r sees key c when
+    ``c <= r + M - N``; a window keeps ``r + M - N - window_left <= c <= r + M - N + window_right``. A query that sees
+    nothing gets zeros. Returns (batch, heads, N, d).
+
+    Raises ``ValueError`` for shapes, dtypes or devices that do not fit together.
+    Cost: 4 N M d FLOPs a head (half when causal); memory beside input and output O(B_r (B_c + d)).
+    """
+    options = {"is_causal": is_causal, "scale": scale, "window_left": window_left, "window_right": window_right}
+    return forward(query, key, value, **options, block_rows=block_rows, block_columns=block_columns)[0]
+
+
+def reference_backward(
+    query: Query,
+    key: KeyOrValue,
+    value: KeyOrValue,
+    output: Output,
+    logsumexp: Rows,
+    grad_output: Output,
+    *,
+    is_causal: bool = False,
+    scale: float | None = None,
+    window_left: int | None = None,
+    window_right: int | None = None,
+    block_rows: int | None = None,
+    block_columns: int | None = None,
+) -> tuple[Query, KeyOrValue, KeyOrValue]:
+    """Algorithm 2: the gradients of query, key and value from what the forward pass saved.
+
+    The scores are computed again, block by block; with the logsumexp at hand no maximum is needed. The paper prints
+    :math:`D \\in R^d`; it is one number a row: D = rowsum(dO * O).
+    """
+    kv_heads = key.shape[1]
+    query, key, value, scale = _prepare(query, key, value, scale)
+    visible = {"is_causal": is_causal, "window_left": window_left, "window_right": window_right}
+    blocks = {"block_rows": block_rows, "block_columns": block_columns}
+    kinds = block_kinds(query.shape[-2], key.shape[-2], **visible, **blocks)
+    grad_query, grad_key, grad_value = torch.zeros_like(query), torch.zeros_like(key), torch.zeros_like(value)
+    row_dot = (grad_output * output).sum(-1)
+
+    for j, columns in enumerate(_blocks(key.shape[-2], block_columns)):
+        key_j, value_j = key[..., columns, :], value[..., columns, :]
+        for i, rows in enumerate(_blocks(query.shape[-2], block_rows)):
+            if kinds[i, j] == 0:
+                continue
+            scores = scale * query[..., rows, :] @ key_j.mT
+            weights = torch.exp(scores - logsumexp[..., rows, None])
+            if kinds[i, j] == 1:
+                # A row that sees nothing has logsumexp -inf: masking the weights, not the scores, keeps it at 0.
+                weights = weights.masked_fill(~_mask_of(query, key, visible, rows, columns), 0.0)
+            grad_output_i = grad_output[..., rows, :]
+            grad_value[..., columns, :] += weights.mT @ grad_output_i
+            grad_weights = grad_output_i @ value_j.mT
+            grad_scores = scale * weights * (grad_weights - row_dot[..., rows, None])
+            grad_query[..., rows, :] += grad_scores @ key_j
+            grad_key[..., columns, :] += grad_scores.mT @ query[..., rows, :]
+
+    def sum_over_group(gradient: Tensor) -> Tensor:
+        return gradient.unflatten(1, (kv_heads, -1)).sum(2)
+
+    return grad_query, sum_over_group(grad_key), sum_over_group(grad_value)
+
+
+# --- the same, watched: what happens in every block, and how much of it -----------------------------------------------
+
+
+@dataclass
+class Operations:
+    """How often each kind of work was done. A multiply-add counts 2 FLOPs; everything else counts once a number."""
+
+    matmul_flops: int = 0
+    exponentials: int = 0
+    rescale_multiplications: int = 0
+    divisions: int = 0
+    mask_evaluations: int = 0
+    blocks_visited: int = 0
+    blocks_skipped: int = 0
+
+
+@dataclass(frozen=True)
+class Step:
+    """One block of the walk: the state *after* it. A skipped block has no state."""
+
+    row_block: int
+    column_block: int
+    kind: Literal["skipped", "masked", "full"]
+    rows: slice
+    columns: slice
+    maximum: Tensor | None = None
+    normaliser: Tensor | None = None
+    rescale: Tensor | None = None
+    accumulator: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Trace:
+    """A whole walk: the result, every step in order, and the operations counted."""
+
+    output: Tensor
+    logsumexp: Tensor
+    steps: list[Step]
+    operations: Operations
+
+
+def trace(
+    query: Float[Tensor, "queries head_dim"],
+    key: Float[Tensor, "keys head_dim"],
+    value: Float[Tensor, "keys head_dim"],
+    *,
+    is_causal: bool = False,
+    scale: float | None = None,
+    window_left: int | None = None,
+    window_right: int | None = None,
+    block_rows: int | None = None,
+    block_columns: int | None = None,
+    update: Literal["v1", "v2"] = "v2",
+) -> Trace:
+    """Algorithm 1 on one head, with every block recorded.
+
+    ``update="v2"`` keeps the accumulator un-normalised and divides once at the end; ``"v1"`` (the first FlashAttention)
+    keeps it normalised after every block: a division of the whole (B_r, d) tile each time. Same output.
+    """
+    scale = query.shape[-1] ** -0.5 if scale is None else scale
+    visible = {"is_causal": is_causal, "window_left": window_left, "window_right": window_right}
+    blocks = {"block_rows": block_rows, "block_columns": block_columns}
+    kinds = block_kinds(len(query), len(key), **visible, **blocks)
+    counted, steps, outputs, logsumexps = Operations(), [], [], []
+
+    for i, rows in enumerate(_blocks(len(query), block_rows)):
+        query_i = query[rows] * scale
+        height, width = query_i.shape
+        maximum, normaliser = query_i.new_full((height,), -torch.inf), query_i.new_zeros(height)
+        accumulator = torch.zeros_like(query_i)
+        for j, columns in enumerate(_blocks(len(key), block_columns)):
+            kind = ("skipped", "masked", "full")[kinds[i, j]]
+            if kind == "skipped":
+                counted.blocks_skipped += 1
+                steps.append(Step(i, j, kind, rows, columns))
+                continue
+            scores = query_i @ key[columns].mT
+            counted.blocks_visited += 1
+            counted.matmul_flops += 4 * scores.numel() * width
+            counted.exponentials += scores.numel() + height
+            if kind == "masked":
+                scores = scores.masked_fill(~_mask_of(query, key, visible, rows, columns), -torch.inf)
+                counted.mask_evaluations += scores.numel()
+            if update == "v1":  # undo the last division; with the rescale below this is one multiplication a number
+                accumulator = accumulator * normaliser[:, None]
+            maximum, normaliser, accumulator, rescale = online_softmax_step(
+                scores, value[columns], maximum, normaliser, accumulator
+            )
+            counted.rescale_multiplications += height * width
+            if update == "v1":
+                accumulator, _ = finish(maximum, normaliser, accumulator)
+                counted.divisions += height * width
+            steps.append(Step(i, j, kind, rows, columns, maximum, normaliser, rescale, accumulator))
+        output_i, logsumexp_i = finish(maximum, normaliser, accumulator)
+        if update == "v1":
+            output_i = accumulator
+        else:
+            counted.divisions += height * width
+        outputs.append(output_i)
+        logsumexps.append(logsumexp_i)
+    return Trace(torch.cat(outputs), torch.cat(logsumexps), steps, counted)
+
+
+def wave_efficiency(blocks: int, slots: int) -> float:
+    """How full a GPU with ``slots`` places for thread blocks is kept by ``blocks`` of them, 0 to 1 (Sec. 3.2)."""
+    return blocks / (math.ceil(blocks / slots) * slots)
+
+
+# --- fast ------------------------------------------------------------------------------------------------------------
+
+
+def fast(
+    query: Query,
+    key: KeyOrValue,
+    value: KeyOrValue,
+    *,
+    is_causal: Causal = False,
+    scale: float | None = None,
+    window_left: Window = None,
+    window_right: Window = None,
+    block_rows: Block = None,
+    block_columns: Block = None,
+) -> Output:
+    """The same function, made to pay off: a Triton kernel on CUDA, PyTorch's fused CPU attention elsewhere.
+
+    Arguments and errors as ``reference``. Block sizes are ignored: the kernel takes the tiles that measured best.
+    The kernel's backward is deterministic when ``torch.use_deterministic_algorithms(True)`` is set, and otherwise
+    whichever of the two forms measured faster. Memory beside input and output: 4 bytes a row (its logsumexp).
+    """
+    scale = _check(query, key, value, scale)
+    visible = {"is_causal": is_causal, "window_left": window_left, "window_right": window_right}
+    if query.is_cuda:
+        from workbench_kernels.flash_attention import flash_attention
+
+        return flash_attention(query, key, value, scale=scale, **visible)[0]
+    return _fused_cpu(query, key, value, scale=scale, **visible)
+
+
+def why_not_fast(query: Tensor, key: Tensor, value: Tensor, **options: object) -> list[str]:
+    """Why ``fast`` cannot run on these inputs, in sentences."""
+    if query.is_cpu or query.is_meta:
+        return []
+    if not query.is_cuda:
+        return [f"There is a kernel for CUDA and a path for CPU, not for {query.device.type}."]
+    from workbench_kernels.flash_attention import why_not
+
+    return why_not(query.dtype, query.shape[-1])
+
+
+def _fused_cpu(query: Tensor, key: Tensor, value: Tensor, *, scale: float, **visible: bool | int | None) -> Tensor:
+    """PyTorch's own CPU kernel is FlashAttention-2 already. It knows no window and aligns causal masks top-left, so
+    those cases go row block by row block, each with the keys that it can see at all."""
+    attend = torch.nn.functional.scaled_dot_product_attention
+    grouped = {"scale": scale, "enable_gqa": query.shape[1] != key.shape[1]}
+    queries, keys = query.shape[-2], key.shape[-2]
+    unlimited = visible["window_left"] is None and (visible["is_causal"] or visible["window_right"] is None)
+    if unlimited and (queries == keys or not visible["is_causal"]):
+        return attend(query, key, value, is_causal=visible["is_causal"], **grouped)
+
+    outputs = []
+    for rows in _blocks(queries, 256):
+        mask = allowed(queries, keys, **visible, rows=rows, device=query.device)
+        seen = mask.any(0).nonzero()
+        columns = slice(int(seen[0]), int(seen[-1]) + 1) if len(seen) else slice(0, 1)
+        output = attend(query[..., rows, :], key[..., columns, :], value[..., columns, :], mask[:, columns], **grouped)
+        outputs.append(output.masked_fill(~mask.any(1)[:, None], 0.0))
+    return torch.cat(outputs, dim=-2)
+
+
+# --- what it is held against -----------------------------------------------------------------------------------------
+
+
+def direct(
+    query: Query,
+    key: KeyOrValue,
+    value: KeyOrValue,
+    *,
+    is_causal: Causal = False,
+    scale: float | None = None,
+    window_left: Window = None,
+    window_right: Window = None,
+) -> Output:
+    """Standard attention (Sec. 2.2): S = scale Q K^T, P = softmax(S), O = P V, with S and P written out.
+
+    Arguments as ``reference``. Memory O(N M) a head.
+    """
+    query, key, value, scale = _prepare(query, key, value, scale)
+    scores = scale * query @ key.mT
+    if is_causal or window_left is not None or window_right is not None:
+        visible = {"is_causal": is_causal, "window_left": window_left, "window_right": window_right}
+        mask = allowed(query.shape[-2], key.shape[-2], **visible, device=query.device)
+        weights = scores.masked_fill(~mask, -torch.inf).softmax(-1)
+        weights = weights.masked_fill(~mask.any(1)[:, None], 0.0)  # a row that sees nothing: zeros, not NaN
+    else:
+        weights = scores.softmax(-1)
+    return weights @ value
+
+
+def sdpa(
+    query: Query,
+    key: KeyOrValue,
+    value: KeyOrValue,
+    *,
+    is_causal: Causal = False,
+    scale: float | None = None,
+    window_left: Window = None,
+    window_right: Window = None,
+) -> Output:
+    """``torch.nn.functional.scaled_dot_product_attention`` with our masks: what a PyTorch user takes today.
+
+    On a GPU a causal call with as many queries as keys goes to PyTorch's fused kernels; windows and unequal lengths
+    need a mask, which takes N M bytes. Arguments as ``reference``.
+    """
+    scale = _check(query, key, value, scale)
+    visible = {"is_causal": is_causal, "window_left": window_left, "window_right": window_right}
+    if query.is_cpu:
+        return _fused_cpu(query, key, value, scale=scale, **visible)
+    queries, keys = query.shape[-2], key.shape[-2]
+    attend = torch.nn.functional.scaled_dot_product_attention
+    grouped = {"scale": scale, "enable_gqa": query.shape[1] != key.shape[1]}
+    windowed = window_left is not None or (window_right is not None and not is_causal)
+    if not windowed and (queries == keys or not is_causal):
+        return attend(query, key, value, is_causal=is_causal, **grouped)
+    mask = allowed(queries, keys, **visible, device=query.device)
+    return attend(query, key, value, mask, **grouped).masked_fill(~mask.any(1)[:, None], 0.0)
+
+
+def _only_backend(name: str) -> Baseline:
+    """SDPA held to one backend, so that PyTorch cannot silently take another."""
+
+    def run(query: Tensor, key: Tensor, value: Tensor, **options: object) -> Tensor:
+        from torch.nn.attention import SDPBackend, sdpa_kernel
+
+        with sdpa_kernel(getattr(SDPBackend, name)):
+            return sdpa(query, key, value, **_without_blocks(options))
+
+    def why_not(query: Tensor, key: Tensor, value: Tensor, **options: object) -> list[str]:
+        reasons = []
+        if not query.is_cuda:
+            reasons.append(f"The {name} backend of scaled_dot_product_attention is measured on CUDA only.")
+        if query.dtype not in (torch.float16, torch.bfloat16):
+            reasons.append(f"The {name} backend takes float16 and bfloat16, not {str(query.dtype)[6:]}.")
+        windowed = options.get("window_left") is not None or options.get("window_right") is not None
+        if windowed or (options.get("is_causal") and query.shape[-2] != key.shape[-2]):
+            reasons.append(f"The {name} backend knows no window and no bottom-right alignment.")
+        return reasons
+
+    return Baseline(run, why_not)
+
+
+def flex_attention(query: Tensor, key: Tensor, value: Tensor, **options: object) -> Tensor:
+    """PyTorch's FlexAttention, compiled, with the same masks. Arguments as ``reference``."""
+    from torch.nn.attention.flex_attention import create_block_mask
+
+    options = _without_blocks(options)
+    scale = _check(query, key, value, options.pop("scale", None))
+    queries, keys = query.shape[-2], key.shape[-2]
+    left, right = options.get("window_left"), options.get("window_right")
+    right = 0 if options.get("is_causal") else right
+    mask = None
+    if left is not None or right is not None:
+        mask = _flex_mask(create_block_mask, queries, keys, left, right, query.device)
+    attend = _compiled_flex()
+    return attend(query, key, value, block_mask=mask, scale=scale, enable_gqa=query.shape[1] != key.shape[1])
+
+
+@functools.cache
+def _flex_mask(create: Callable, queries: int, keys: int, left: int | None, right: int | None, device: object):
+    def visible(batch, head, row, column):
+        row = row + (keys - queries)
+        seen = column >= 0
+        if right is not None:
+            seen = seen & (column <= row + right)
+        if left is not None:
+            seen = seen & (column >= row - left)
+        return seen
+
+    return create(visible, None, None, queries, keys, device=device)
+
+
+@functools.cache
+def _compiled_flex() -> Callable:
+    from torch.nn.attention.flex_attention import flex_attention
+
+    return torch.compile(flex_attention)
+
+
+def _why_not_flex(query: Tensor, key: Tensor, value: Tensor, **options: object) -> list[str]:
+    if query.is_cuda:
+        return []
+    return ["FlexAttention is measured on CUDA only: on a CPU its backward is missing."]
+
+
+# --- inputs, cost, the paper -----------------------------------------------------------------------------------------
+
+
+def example(
+    tokens: int,
+    *,
+    device: str = "cpu",
+    dtype: str = "float32",
+    seed: int = 0,
+    batch: Annotated[int, Range(1, 64, log=True), "Sequences in a batch."] = 1,
+    heads: Annotated[int, Range(1, 128, log=True), "Query heads."] = 4,
+    kv_heads: Annotated[int | None, Range(1, 128, log=True), "Key/value heads; None: as many as query heads."] = None,
+    head_dim: Annotated[int, Range(1, 256, log=True), "Width of a head."] = 64,
+) -> Example:
+    """Standard-normal query, key and value of ``tokens`` tokens. Raises ``ValueError`` unless kv_heads divides heads."""
+    kv_heads = heads if kv_heads is None else kv_heads
+    if heads % kv_heads:
+        raise ValueError(f"kv_heads = {kv_heads} must divide heads = {heads}.")
+    generator = None if device == "meta" else torch.Generator(device).manual_seed(seed)
+
+    def normal(count: int) -> Tensor:
+        shape = (batch, count, tokens, head_dim)
+        return torch.randn(shape, generator=generator, device=device, dtype=getattr(torch, dtype))
+
+    return Example({"query": normal(heads), "key": normal(kv_heads), "value": normal(kv_heads)})
+
+
+def cost(query: Tensor, key: Tensor, value: Tensor, **options: object) -> Cost:
+    """The paper's own accounting (Sec. 4.1): 4 N M d FLOPs a head forward, 2.5 times that backward, halved if causal.
+
+    A window counts the pairs that it keeps. Least bytes: query, key, value read, output and logsumexp written once.
+    """
+    batch, heads, queries, width = query.shape
+    keys = key.shape[-2]
+    pairs = queries * keys / (2 if options.get("is_causal") else 1)
+    left, right = options.get("window_left"), options.get("window_right")
+    if left is not None or (right is not None and not options.get("is_causal")):
+        row = np.arange(queries) + keys - queries
+        right = 0 if options.get("is_causal") else right
+        last = np.full(queries, keys - 1) if right is None else np.clip(row + right, -1, keys - 1)
+        first = np.zeros(queries) if left is None else np.clip(row - left, 0, keys)
+        pairs = float(np.clip(last - first + 1, 0, None).sum())
+    flops = 4 * batch * heads * pairs * width
+    tensors = 2 * query.numel() + key.numel() + value.numel()
+    rows = 4 * batch * heads * queries
+    moved = tensors * query.element_size() + rows
+    gradients = (2 * query.numel() + 2 * (query.numel() + key.numel() + value.numel())) * query.element_size() + rows
+    return Cost(flops, moved, 2.5 * flops, gradients)
+
+
+def workspace(implementation: str, query: Tensor, key: Tensor, value: Tensor, **options: object) -> int:
+    """Bytes held at the forward's peak beside inputs and output; an upper bound for every implementation we ship."""
+    batch, heads, queries, width = query.shape
+    keys, size = key.shape[-2], query.element_size()
+    repeated = 2 * batch * heads * keys * width * size if heads != key.shape[1] else 0
+    if implementation in ("softmax_attention", "direct"):
+        return 3 * batch * heads * queries * keys * size + queries * keys + repeated
+    if implementation == "reference":
+        rows = min(queries, options.get("block_rows") or DEFAULT_BLOCK)
+        columns = min(keys, options.get("block_columns") or DEFAULT_BLOCK)
+        tile = batch * heads * rows * (4 * columns + 6 * width + 8) * size
+        return tile + query.numel() * size + 2 * batch * heads * queries * size + repeated
+    masked = any(options.get(name) is not None for name in ("window_left", "window_right")) or queries != keys
+    if query.is_cpu or query.is_meta:
+        return query.numel() * size + 2 * 256 * keys * size if masked else 4 * batch * heads * queries
+    return queries * keys if masked and implementation == "sdpa" else 4 * batch * heads * queries
+
+
+softmax_attention = Method(
+    name="softmax_attention",
+    title="Softmax attention",
+    idea="Every query looks at every key; the whole score matrix is written out.",
+    toggle="attention",
+    reference=direct,
+    fast=sdpa,
+    example=example,
+    cost=cost,
+    workspace=lambda implementation, *inputs, **options: workspace(
+        "direct" if implementation == "reference" else "sdpa", *inputs, **options
+    ),
+    tolerance={"float64": 1e-12, "float32": 2e-6},
+    shows_map=True,
+)
+
+flash_attention_2 = Method(
+    name="flash_attention_2",
+    title="FlashAttention-2",
+    idea="The same attention, block by block, so that the score matrix never leaves the chip.",
+    toggle="attention",
+    reference=reference,
+    fast=fast,
+    why_not_fast=why_not_fast,
+    example=example,
+    cost=cost,
+    workspace=workspace,
+    tolerance={"float64": 1e-12, "float32": 2e-6},
+    baselines={
+        "softmax_attention": Baseline(lambda *inputs, **options: direct(*inputs, **_without_blocks(options))),
+        "sdpa_flash": _only_backend("FLASH_ATTENTION"),
+        "flex_attention": Baseline(flex_attention, _why_not_flex),
+        "sdpa_cudnn": _only_backend("CUDNN_ATTENTION"),
+    },
+    ordinary="softmax_attention",
+    shows_map=True,
+)
+
+PAPER = Paper(
+    slug="flash_attention_2",
+    title="FlashAttention-2: Faster Attention with Better Parallelism and Work Partitioning",
+    authors="Tri Dao",
+    arxiv="2307.08691",
+    year=2023,
+    chapter="attention",
+    idea="Exact attention in linear memory, arranged so that a GPU spends its time on matrix products.",
+    methods=(softmax_attention, flash_attention_2),
+    claims=(
+        Claim(
+            name="gradients_exact",
+            statement="The blockwise backward pass gives the gradients of standard attention.",
+            where="Sec. 3.1, Algorithm 2",
+            reported="exact",
+            unit="relative error",
+            how="Algorithm 2 against autograd of the direct formula, float64",
+            high=1e-10,
+            must_hold=("cpu", "gpu"),
+        ),
+        Claim(
+            name="normalisations_saved",
+            statement="Version 2 divides the output once; version 1 divided it after every column block.",
+            where="Sec. 3.1.1",
+            reported="fewer non-matmul FLOPs",
+            unit="v1 divisions / v2 divisions",
+            how="operations counted at 1024 tokens in blocks of 64: 16 column blocks",
+            low=16,
+            high=16,
+            must_hold=("cpu", "gpu"),
+        ),
+        Claim(
+            name="causal_blocks_visited",
+            statement="With a causal mask about half of the blocks are skipped.",
+            where="Sec. 3.1.1",
+            reported="about 1/2",
+            unit="fraction of blocks visited",
+            how="blocks counted at 1024 tokens in blocks of 64; (1 + 1/16) / 2 is expected",
+            low=0.53125,
+            high=0.53125,
+            must_hold=("cpu", "gpu"),
+        ),
+        Claim(
+            name="memory_growth",
+            statement="Memory beside input and output grows linearly with the number of tokens, not quadratically.",
+            where="Sec. 2.3, Sec. 3.1",
+            reported="O(N)",
+            unit="exponent when tokens double",
+            how="peak extra bytes of fast at two lengths, log2 of their ratio",
+            high=1.1,
+            must_hold=("cpu", "gpu"),
+        ),
+        Claim(
+            name="faster_than_standard",
+            statement="Several times faster than attention that writes the score matrix.",
+            where="Sec. 4.1, Fig. 4-6",
+            reported="3-10 x on an A100",
+            unit="x",
+            how="time of the direct formula over time of fast, forward, at 2048 tokens or more",
+            low=3,
+            must_hold=("gpu",),
+            caveat="On a CPU the gap is smaller: matrix products are slower there, so traffic matters less.",
+        ),
+        Claim(
+            name="causal_speedup",
+            statement="A causal mask makes it faster, since blocks above the diagonal are skipped.",
+            where="Sec. 3.1.1",
+            reported="1.7-1.8 x on an A100",
+            unit="x",
+            how="time of full over time of causal attention, forward, at 8192 tokens or more",
+            low=1.6,
+            high=2.05,
+            must_hold=("gpu",),
+        ),
+        Claim(
+            name="backward_rate",
+            statement="The backward pass runs at a lower rate than the forward pass.",
+            where="Sec. 4.1, Fig. 5",
+            reported="about 0.7 to 0.9",
+            unit="backward TFLOP/s / forward TFLOP/s",
+            how="both measured on the same inputs, the paper's FLOP formula",
+            high=1.0,
+            must_hold=("gpu",),
+        ),
+        Claim(
+            name="sequence_parallelism",
+            statement="With few heads, parallelism over the sequence is what fills the GPU.",
+            where="Sec. 3.2",
+            reported="speed-up grows with sequence length",
+            unit="x",
+            how="one head, 16384 tokens: all row blocks one after the other, as in version 1, over all at once",
+            low=10,
+            must_hold=("gpu",),
+            caveat="Needs a GPU: a CPU with few cores is full with one head.",
+        ),
+        Claim(
+            name="fraction_of_peak",
+            statement="Reaches a large part of the matrix rate of the GPU.",
+            where="Sec. 4.1",
+            reported="73 % of the A100's peak",
+            unit="% of the measured matrix rate",
+            how="forward rate at head_dim 128 over the rate of a large matrix product on the same GPU",
+            caveat="A Triton kernel on Hopper does not reach the fraction that CUDA code reached on an A100.",
+        ),
+    ),
+)
+
+
+# --- shared by the above ---------------------------------------------------------------------------------------------
+
+
+def _blocks(length: int, size: int | None) -> list[slice]:
+    size = size or DEFAULT_BLOCK
+    return [slice(start, min(start + size, length)) for start in range(0, length, size)]
+
+
+def _mask_of(query: Tensor, key: Tensor, visible: dict, rows: slice, columns: slice) -> Tensor:
+    return allowed(query.shape[-2], key.shape[-2], **visible, rows=rows, columns=columns, device=query.device)
+
+
+def _without_blocks(options: dict) -> dict:
+    return {name: value for name, value in options.items() if not name.startswith("block_")}
+
+
+def _check(query: Tensor, key: Tensor, value: Tensor, scale: float | None) -> float:
+    """Raise ``ValueError`` unless the three fit together; the softmax scale."""
+    shapes = f"query {tuple(query.shape)}, key {tuple(key.shape)}, value {tuple(value.shape)}"
+    if not query.ndim == key.ndim == value.ndim == 4:
+        raise ValueError(f"Attention takes tensors (batch, heads, tokens, head_dim), not {shapes}.")
+    if key.shape != value.shape or query.shape[0] != key.shape[0] or query.shape[3] != key.shape[3]:
+        raise ValueError(f"key and value must agree, and share batch and head_dim with query: {shapes}.")
+    if 0 in query.shape or 0 in key.shape:
+        raise ValueError(f"Attention needs at least one token and one head: {shapes}.")
+    if query.shape[1] % key.shape[1]:
+        raise ValueError(f"The key/value heads ({key.shape[1]}) must divide the query heads ({query.shape[1]}): {shapes}.")
+    if not query.dtype == key.dtype == value.dtype or not query.is_floating_point():
+        raise ValueError(f"One floating-point dtype is needed, not {query.dtype}, {key.dtype}, {value.dtype}.")
+    if not query.device == key.device == value.device:
+        raise ValueError(f"One device is needed, not {query.device}, {key.device}, {value.device}.")
+    return query.shape[-1] ** -0.5 if scale is None else scale
+
+
+def _prepare(query: Tensor, key: Tensor, value: Tensor, scale: float | None) -> tuple[Tensor, Tensor, Tensor, float]:
+    """Checked inputs with key/value heads repeated for the query heads that share them."""
+    scale = _check(query, key, value, scale)
+    group = query.shape[1] // key.shape[1]
+    if group > 1:
+        key, value = key.repeat_interleave(group, dim=1), value.repeat_interleave(group, dim=1)
+    return query, key, value, scale
