@@ -1,0 +1,58 @@
+"""What every test gets: a quiet, repeatable machine.
+
+Without a CUDA device Triton kernels run in Triton's interpreter; that has to be chosen before Triton is imported,
+which is why it happens here and not in a fixture.
+"""
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import pytest
+import torch
+
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    torch.set_num_threads(1)
+
+
+def pytest_collection_modifyitems(items):
+    if torch.cuda.is_available():
+        return
+    for item in items:
+        if item.get_closest_marker("gpu"):
+            item.add_marker(pytest.mark.skip(reason="No CUDA device on this machine."))
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    """The same random numbers in every test, whatever ran before it."""
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def poisoned_memory(monkeypatch):
+    """Uninitialised memory is NaN: a kernel that forgets to write a tile fails at once, not one day in a thousand.
+
+    PyTorch has ``torch.utils.deterministic.fill_uninitialized_memory`` for this, but it acts only together with
+    deterministic algorithms, and those would choose other code paths than the ones that users run.
+    """
+    for owner, name in [
+        (torch, "empty"),
+        (torch, "empty_like"),
+        (torch, "empty_strided"),
+        (torch.Tensor, "new_empty"),
+        (torch.Tensor, "new_empty_strided"),
+    ]:
+        monkeypatch.setattr(owner, name, _filled_with_nan(getattr(owner, name)))
+
+
+def _filled_with_nan(allocate):
+    def poisoned(*arguments, **options):
+        tensor = allocate(*arguments, **options)
+        return tensor.fill_(torch.nan) if tensor.is_floating_point() and not tensor.is_meta else tensor
+
+    return poisoned
