@@ -1,0 +1,37 @@
+"""Time, peak memory, error and distance to the roofline. The only place of the house that times anything.
+
+The rule: nothing is timed before its result was compared with the reference, in float64, on the same inputs. A wrong
+result gets no time. ``sweep`` yields one row after the other, so that a caller can draw, and stop, while it runs;
+``frame`` makes a tidy table of rows, ``save`` writes them down together with the machine that they came from.
+"""
+
+from workbench.measure.ceilings import Ceilings, ceilings
+from workbench.measure.correctness import Check, relative_error
+from workbench.measure.memory import memory_limit, peak_bytes
+from workbench.measure.records import COLUMNS, frame, load, machine, machine_line, recorded, save
+from workbench.measure.rows import estimate_bytes, measure
+from workbench.measure.sweeps import sweep
+from workbench.measure.timing import Cancelled, Timing, pick_device, time_call
+
+__all__ = [
+    "COLUMNS",
+    "Cancelled",
+    "Ceilings",
+    "Check",
+    "Timing",
+    "ceilings",
+    "estimate_bytes",
+    "frame",
+    "load",
+    "machine",
+    "machine_line",
+    "measure",
+    "memory_limit",
+    "peak_bytes",
+    "pick_device",
+    "recorded",
+    "relative_error",
+    "save",
+    "sweep",
+    "time_call",
+]

@@ -1,0 +1,218 @@
+"""Many rows: methods side by side over growing sizes, each guarded before it runs."""
+
+import inspect
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from workbench import controls
+from workbench.measure import memory
+from workbench.measure.ceilings import ceilings
+from workbench.measure.correctness import Check, Direction
+from workbench.measure.rows import empty_row, estimate_bytes, measure, work
+from workbench.measure.timing import Stop, stop_if
+from workbench.paper import Example, Method
+
+CHECK_LIMIT_S = 1.0  # for the reference in float64; where it would take longer a smaller size is checked
+PROBE_MS = 1.0
+
+
+def sweep(
+    choices: Sequence[tuple[Method, str]],
+    sizes: Sequence[int],
+    *,
+    device: str,
+    dtype: str = "float32",
+    shape: Mapping[str, Any] | None = None,
+    options: Mapping[str, Any] | None = None,
+    directions: Sequence[Direction] = ("forward",),
+    budget_s: float = 0.3,
+    memory_limit: int | None = None,
+    time_limit_s: float | None = None,
+    cancelled: Stop = None,
+) -> Iterator[dict[str, Any]]:
+    """Measure every (method, implementation) of ``choices`` at every size, side by side; yields a row at a time.
+
+    ``shape`` are knobs of the methods' ``example``, ``options`` knobs of the methods; each method takes those it has.
+    A row over ``memory_limit`` bytes (default: ``measure.memory_limit``), or one whose single call would take more than
+    ``time_limit_s`` (scaled from the previous size), is not run: status ``"too large"``, the reason with the estimate.
+    Where the reference takes too long at a size, the check is made at the largest half, quarter, ... at which it does
+    not, and ``reason`` says so.
+
+    Raises ``ValueError`` at once for settings that are not allowed, ``Cancelled`` while it runs.
+    """
+    if any(not isinstance(size, int) or isinstance(size, bool) or size < 1 for size in sizes):
+        raise ValueError(f"Sizes are whole numbers from 1 on, not {list(sizes)}.")
+    plan = _Plan(
+        device, dtype, shape or {}, options or {}, memory_limit or memory.memory_limit(device), time_limit_s or math.inf
+    )
+    for method, implementation in choices:
+        method.function(implementation)
+        controls.validate(method.example, plan.shape_of(method))
+        controls.validate(method.reference, plan.options_of(method))
+    plan.refuse_unknown([method for method, _ in choices])
+    return _rows(plan, choices, sizes, directions, budget_s, cancelled)
+
+
+def _rows(plan, choices, sizes, directions, budget_s, cancelled) -> Iterator[dict[str, Any]]:
+    for size in sizes:
+        plan.forget_examples()
+        for direction in directions:
+            for method, implementation in choices:
+                stop_if(cancelled)
+                yield plan.row(method, implementation, size, direction, budget_s, cancelled)
+
+
+@dataclass(frozen=True)
+class _Spent:
+    """What one check of the reference took; larger ones are predicted from it."""
+
+    work: float
+    seconds: float
+    peak_bytes: int
+
+
+@dataclass
+class _Plan:
+    """The settings of a sweep and what it has learnt so far."""
+
+    device: str
+    dtype: str
+    shape: Mapping[str, Any]
+    options: Mapping[str, Any]
+    memory_limit: int
+    time_limit_s: float
+    examples: dict[tuple, Example] = field(default_factory=dict)
+    checks: dict[tuple, tuple[int, Check]] = field(default_factory=dict)
+    spent: dict[tuple, _Spent] = field(default_factory=dict)
+    timed: dict[tuple, tuple[float, float]] = field(default_factory=dict)
+
+    def row(self, method, implementation, size, direction, budget_s, cancelled) -> dict[str, Any]:
+        sketch = self.example(method, size, device="meta")
+        shape = {name: knob.default for name, knob in method.shape_knobs.items()} | self.shape_of(method)
+        labels = {"size": size, **shape}
+        if reason := self.too_large(method, implementation, size, direction):
+            row = empty_row(method, implementation, sketch, direction=direction, device=self.device)
+            return row | labels | {"status": "too large", "reason": reason}
+        example = self.example(method, size)
+        arguments = example.inputs.values()
+        note, check = "", True
+        if not method.why_not(implementation, *arguments, **example.options):
+            checked_size, check = self.check(method, size, direction)
+            if checked_size != size:
+                note = f"Checked at size {checked_size}: the float64 reference takes too long at {size}."
+        row = measure(
+            method, implementation, example, direction=direction, budget_s=budget_s, check=check, cancelled=cancelled
+        )
+        if row["status"] == "ok":
+            row["reason"] = note
+            self.timed[method.name, implementation, direction] = (row["floor_ms"], row["median_ms"])
+        return row | labels
+
+    # --- inputs ---
+
+    def example(self, method: Method, size: int, *, device: str | None = None, dtype: str | None = None) -> Example:
+        device, dtype = device or self.device, dtype or self.dtype
+        key = (method.name, size, device, dtype)
+        if key not in self.examples:
+            example = method.example(size, device=device, dtype=dtype, seed=0, **self.shape_of(method))
+            self.examples[key] = Example(example.inputs, {**example.options, **self.options_of(method)})
+        return self.examples[key]
+
+    def forget_examples(self) -> None:
+        self.examples.clear()
+
+    def shape_of(self, method: Method) -> dict[str, Any]:
+        return {name: value for name, value in self.shape.items() if name in method.shape_knobs}
+
+    def options_of(self, method: Method) -> dict[str, Any]:
+        known = inspect.signature(method.reference).parameters
+        return {name: value for name, value in self.options.items() if name in known}
+
+    def refuse_unknown(self, methods: Sequence[Method]) -> None:
+        for word, given, taken, knobs in (
+            ("shape", self.shape, self.shape_of, "shape_knobs"),
+            ("option", self.options, self.options_of, "knobs"),
+        ):
+            unknown = set(given).difference(*(taken(method) for method in methods))
+            if unknown:
+                known = dict.fromkeys(name for method in methods for name in getattr(method, knobs))
+                raise ValueError(
+                    f"No {word} {', '.join(sorted(unknown))} in {', '.join(method.name for method in methods)}: "
+                    f"there is {', '.join(known) or 'none'}."
+                )
+
+    # --- guards ---
+
+    def too_large(self, method: Method, implementation: str, size: int, direction: Direction) -> str:
+        """Why this row is not run, with an estimate and a size that would fit; empty when it is run."""
+        needed = self.needed_bytes(method, implementation, size, direction)
+        if needed > self.memory_limit:
+            fits = next(
+                (half for half in _halves(size) if self.needed_bytes(method, implementation, half, direction)
+                 <= self.memory_limit), None,
+            )  # fmt: skip
+            return (
+                f"Needs about {memory.in_words(needed)} (estimate); {memory.in_words(self.memory_limit)} are allowed."
+                + (f" Size {fits} would fit." if fits else "")
+            )
+        floor = self.floor_ms(method, size, direction)
+        floor_before, median_before = self.timed.get((method.name, implementation, direction), (1.0, 1.0))
+        predicted_s = floor * median_before / floor_before / 1e3
+        if predicted_s > self.time_limit_s:
+            predicted = f"{predicted_s:,.0f}" if predicted_s > 10 else f"{predicted_s:.2g}"
+            return f"One call would take about {predicted} s (estimate); {self.time_limit_s:g} s are allowed."
+        return ""
+
+    def needed_bytes(self, method: Method, implementation: str, size: int, direction: Direction) -> int:
+        sketch = self.example(method, size, device="meta")
+        needed = estimate_bytes(method, implementation, sketch, direction)
+        known = self.spent.get((method.name, direction))
+        if direction == "backward" and implementation == "reference" and known:
+            # Autograd keeps what the equations make along the way; no formula of the method counts that.
+            needed = max(needed, int(known.peak_bytes * self.work(method, size, direction) / known.work))
+        return needed
+
+    def work(self, method: Method, size: int, direction: Direction) -> float:
+        return sum(work(method, self.example(method, size, device="meta"), direction))
+
+    def floor_ms(self, method: Method, size: int, direction: Direction) -> float:
+        return ceilings(self.device, self.dtype).floor_ms(
+            *work(method, self.example(method, size, device="meta"), direction)
+        )
+
+    # --- the check, as large as it can be afforded ---
+
+    def check(self, method: Method, size: int, direction: Direction) -> tuple[int, Check]:
+        key = (method.name, direction)
+        if key not in self.spent:
+            small = [half for half in _halves(size) if self.floor_ms(method, half, direction) <= PROBE_MS] or [1]
+            self.run_check(method, small[0], direction)
+        # A small run is mostly overhead, so what it predicts is too slow: climb, and predict anew from every step.
+        while True:
+            largest = next((half for half in _halves(size) if self.affordable(method, half, direction)), 0)
+            if largest <= self.checks[key][0]:
+                return self.checks[key]
+            self.run_check(method, largest, direction)
+
+    def affordable(self, method: Method, size: int, direction: Direction) -> bool:
+        known = self.spent[method.name, direction]
+        growth = self.work(method, size, direction) / known.work
+        exact = self.example(method, size, device="meta", dtype="float64")
+        bytes_needed = max(estimate_bytes(method, "reference", exact, direction), known.peak_bytes * growth)
+        return bytes_needed <= self.memory_limit and known.seconds * growth <= CHECK_LIMIT_S
+
+    def run_check(self, method: Method, size: int, direction: Direction) -> None:
+        check = Check(method, self.example(method, size), direction)
+        start = time.perf_counter()
+        peak = memory.peak_bytes(lambda: check.truth, self.device)
+        spent = _Spent(self.work(method, size, direction), time.perf_counter() - start, peak)
+        self.spent[method.name, direction] = spent
+        self.checks[method.name, direction] = (size, check)
+
+
+def _halves(size: int) -> list[int]:
+    """``size``, its half, quarter, ... down to 1."""
+    return [size >> shift for shift in range(size.bit_length())]

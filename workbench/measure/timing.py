@@ -1,0 +1,104 @@
+"""How long a call takes, on which device."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.benchmark import Timer
+
+Stop = Callable[[], bool] | None
+
+FEWEST_REPEATS = 3
+
+
+class Cancelled(Exception):
+    """The caller's ``cancelled()`` became true; what was measured before has been handed out already."""
+
+
+def stop_if(cancelled: Stop) -> None:
+    """Raise ``Cancelled`` when the caller wants no more."""
+    if cancelled is not None and cancelled():
+        raise Cancelled
+
+
+def pick_device(name: str = "auto") -> str:
+    """``"cuda"`` when there is one, else ``"cpu"``. Raises ``ValueError`` for a device that is not there."""
+    there = ["cuda", "cpu"] if torch.cuda.is_available() else ["cpu"]
+    if name == "auto":
+        return there[0]
+    if name not in there:
+        raise ValueError(f"There is no device {name!r} here: choose auto or {' or '.join(there)}.")
+    return name
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Milliseconds of one call: the median of ``repeats``, with the 20th and the 80th percentile."""
+
+    median_ms: float
+    low_ms: float
+    high_ms: float
+    repeats: int
+
+
+def time_call(call: Callable[[], Any], device: str, *, budget_s: float = 0.3, cancelled: Stop = None) -> Timing:
+    """How long ``call()`` takes, repeated for about ``budget_s`` seconds and at least three times after a warm-up.
+
+    GPU: CUDA events around each call, the L2 cache flushed before it. CPU: ``torch.utils.benchmark``, with the threads
+    that PyTorch uses; a call of some microseconds is timed in blocks, so its percentiles are those of block means.
+    ``cancelled()`` is asked between repetitions; ``Cancelled`` is raised when it says yes.
+    """
+    stop_if(cancelled)
+    call()  # compiles what is compiled on first use
+    stop_if(cancelled)
+    times = (_times_on_cuda if device == "cuda" else _times_on_cpu)(call, budget_s, cancelled)
+    low, median, high = np.quantile(times, [0.2, 0.5, 0.8]) * 1e3
+    return Timing(float(median), float(low), float(high), len(times))
+
+
+def _times_on_cpu(call: Callable[[], Any], budget_s: float, cancelled: Stop) -> list[float]:
+    timer = Timer("call()", globals={"call": call}, num_threads=torch.get_num_threads())
+    once = _seconds(call)
+    stop_if(cancelled)
+    times: list[float] = []
+    while len(times) < FEWEST_REPEATS:
+        enough = max(budget_s, (FEWEST_REPEATS - len(times) - 0.5) * once)
+        measured = timer.blocked_autorange(callback=lambda number, spent: stop_if(cancelled), min_run_time=enough)
+        times += measured.times
+    return times
+
+
+def _times_on_cuda(call: Callable[[], Any], budget_s: float, cancelled: Stop) -> list[float]:
+    # As triton.testing.do_bench does it, but in short batches (what is queued cannot be cancelled), without its six
+    # extra runs of a slow call, and whether or not Triton is installed.
+    flushed = torch.empty(256 * 2**20, dtype=torch.int8, device="cuda")
+
+    def batch(count: int) -> list[float]:
+        events = [[torch.cuda.Event(enable_timing=True) for _ in range(2)] for _ in range(count)]
+        for start, end in events:
+            flushed.zero_()
+            start.record()
+            call()
+            end.record()
+        torch.cuda.synchronize()
+        stop_if(cancelled)
+        return [start.elapsed_time(end) / 1e3 for start, end in events]
+
+    torch.cuda.synchronize()
+    count = min(100, max(1, int(budget_s / 10 / _seconds(lambda: batch(1)))))
+    warm_until = time.perf_counter() + max(0.025, budget_s / 4)
+    while count > 1 and time.perf_counter() < warm_until:
+        batch(count)
+    times, stop = [], time.perf_counter() + budget_s
+    while len(times) < FEWEST_REPEATS or time.perf_counter() < stop:
+        times += batch(count)
+    return times
+
+
+def _seconds(call: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
