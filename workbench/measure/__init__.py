@@ -5,10 +5,10 @@ result gets no time. ``sweep`` yields one row after the other, so that a caller 
 ``frame`` makes a tidy table of rows, ``save`` writes them down together with the machine that they came from.
 """
 
-from workbench.measure.ceilings import Ceilings, ceilings
 from workbench.measure.correctness import Check, relative_error
 from workbench.measure.memory import memory_limit, peak_bytes
 from workbench.measure.records import COLUMNS, frame, load, machine, machine_line, recorded, save
+from workbench.measure.roofline import Ceilings, ceilings
 from workbench.measure.rows import estimate_bytes, measure
 from workbench.measure.sweeps import sweep
 from workbench.measure.timing import Cancelled, Timing, pick_device, time_call

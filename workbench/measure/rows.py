@@ -6,9 +6,9 @@ from typing import Any
 import torch
 
 from workbench import controls
-from workbench.measure.ceilings import ceilings
 from workbench.measure.correctness import Check, Direction, backward_call, dtype_of, forward, leaves
 from workbench.measure.memory import peak_bytes
+from workbench.measure.roofline import ceilings
 from workbench.measure.timing import Stop, stop_if, time_call
 from workbench.paper import Example, Method
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from workbench import controls
 from workbench.measure import memory
-from workbench.measure.ceilings import ceilings
 from workbench.measure.correctness import Check, Direction
+from workbench.measure.roofline import ceilings
 from workbench.measure.rows import empty_row, estimate_bytes, measure, work
 from workbench.measure.timing import Stop, stop_if
 from workbench.paper import Example, Method
@@ -187,22 +187,24 @@ class _Plan:
 
     def check(self, method: Method, size: int, direction: Direction) -> tuple[int, Check]:
         key = (method.name, direction)
-        if key not in self.spent:
-            small = [half for half in _halves(size) if self.floor_ms(method, half, direction) <= PROBE_MS] or [1]
-            self.run_check(method, small[0], direction)
         # A small run is mostly overhead, so what it predicts is too slow: climb, and predict anew from every step.
         while True:
-            largest = next((half for half in _halves(size) if self.affordable(method, half, direction)), 0)
-            if largest <= self.checks[key][0]:
+            largest = next((half for half in _halves(size) if self.affordable(method, half, direction)), 1)
+            if key in self.checks and largest <= self.checks[key][0] <= size:
                 return self.checks[key]
             self.run_check(method, largest, direction)
 
     def affordable(self, method: Method, size: int, direction: Direction) -> bool:
-        known = self.spent[method.name, direction]
-        growth = self.work(method, size, direction) / known.work
+        """Whether the reference can run in float64 at this size: predicted from its last run, or, before there was
+        one, so small that it surely can."""
         exact = self.example(method, size, device="meta", dtype="float64")
-        bytes_needed = max(estimate_bytes(method, "reference", exact, direction), known.peak_bytes * growth)
-        return bytes_needed <= self.memory_limit and known.seconds * growth <= CHECK_LIMIT_S
+        needed = estimate_bytes(method, "reference", exact, direction)
+        known = self.spent.get((method.name, direction))
+        if known is None:
+            return needed <= self.memory_limit and self.floor_ms(method, size, direction) <= PROBE_MS
+        growth = self.work(method, size, direction) / known.work
+        needed = max(needed, known.peak_bytes * growth)
+        return needed <= self.memory_limit and known.seconds * growth <= CHECK_LIMIT_S
 
     def run_check(self, method: Method, size: int, direction: Direction) -> None:
         check = Check(method, self.example(method, size), direction)

@@ -1,0 +1,390 @@
+"""Measurement: honest or absent."""
+
+import json
+import math
+import time
+
+import pytest
+import torch
+from toy import METHOD, example
+
+from workbench import measure
+from workbench.measure import memory, sweeps
+from workbench.paper import Example
+
+MIB = 2**20
+QUICK = 0.01
+
+
+def quiet_sweep(*choices, sizes=(8,), **settings):
+    settings = {"device": "cpu", "budget_s": QUICK} | settings
+    return measure.sweep([(METHOD, name) for name in choices], sizes, **settings)
+
+
+# --- devices ---------------------------------------------------------------------------------------------------------
+
+
+def test_automatic_device_is_one_that_is_there():
+    assert measure.pick_device() == ("cuda" if torch.cuda.is_available() else "cpu")
+    assert measure.pick_device("cpu") == "cpu"
+
+
+@pytest.mark.parametrize("name", ["tpu", "CPU", "", "cuda:17"])
+def test_absent_device_is_refused_with_what_there_is(name):
+    with pytest.raises(ValueError, match="choose auto or .*cpu"):
+        measure.pick_device(name)
+
+
+def test_memory_limit_is_less_than_there_is():
+    assert 0 < measure.memory_limit("cpu") < 2**50
+
+
+# --- time ------------------------------------------------------------------------------------------------------------
+
+
+def test_time_of_a_call_of_known_length():
+    timing = measure.time_call(lambda: time.sleep(0.003), "cpu", budget_s=0.05)
+    assert 3 <= timing.median_ms < 15
+    assert timing.low_ms <= timing.median_ms <= timing.high_ms
+    assert timing.repeats >= 3
+
+
+def test_slow_call_is_still_repeated_three_times():
+    calls = []
+    timing = measure.time_call(lambda: (calls.append(1), time.sleep(0.02)), "cpu", budget_s=0.001)
+    assert 3 <= timing.repeats <= len(calls) <= 10
+
+
+def test_cancel_stops_between_repetitions():
+    calls = []
+    with pytest.raises(measure.Cancelled):
+        measure.time_call(lambda: calls.append(time.sleep(0.001)), "cpu", budget_s=5, cancelled=lambda: len(calls) > 5)
+    assert 5 < len(calls) < 100
+
+
+def test_cancelled_before_it_starts_calls_nothing():
+    with pytest.raises(measure.Cancelled):
+        measure.time_call(lambda: pytest.fail("was called"), "cpu", cancelled=lambda: True)
+
+
+# --- memory ----------------------------------------------------------------------------------------------------------
+
+
+def test_peak_of_a_matmul_chain():
+    a = torch.ones(512, 512)  # 1 MiB, lived before
+
+    def chain():
+        b = a @ a  # 1 live
+        c = b @ a  # 2
+        del b  # 1
+        d = c @ a  # 2
+        del c
+        e = d @ a
+        return e
+
+    assert measure.peak_bytes(chain, "cpu") == 2 * MIB
+
+
+def test_temporaries_of_one_expression_count_together():
+    a = torch.ones(512, 512)
+    assert measure.peak_bytes(lambda: (a + 1) * (a + 2), "cpu") == 3 * MIB
+    assert measure.peak_bytes(lambda: [a + 1 for _ in range(5)], "cpu") == 5 * MIB
+
+
+def test_in_place_operations_and_views_take_nothing():
+    a = torch.ones(512, 512)
+    assert measure.peak_bytes(lambda: a.mul_(1).add_(0), "cpu") == 0
+    assert measure.peak_bytes(lambda: (a.t(), a[:3], a.view(-1), a.expand(4, 512, 512), a.detach()), "cpu") == 0
+
+    def own():
+        b = a + 1
+        return b.view(-1)[5:].add_(1)  # keeps all of b alive, once
+
+    assert measure.peak_bytes(own, "cpu") == MIB
+
+
+def test_a_view_keeps_its_storage_alive_and_counted():
+    a = torch.ones(512, 512)
+
+    def hold():
+        row = (a + 1)[0]
+        return row, a + 2
+
+    assert measure.peak_bytes(hold, "cpu") == 2 * MIB
+
+
+def test_output_written_into_a_given_tensor_takes_nothing_and_growing_one_counts():
+    a, given, empty = torch.ones(512, 512), torch.empty(512, 512), torch.empty(0)
+    assert measure.peak_bytes(lambda: torch.add(a, 1, out=given), "cpu") == 0
+
+    def grow():
+        own = torch.empty(8)
+        return own.resize_(512, 512)
+
+    assert measure.peak_bytes(grow, "cpu") == MIB
+    assert empty.numel() == 0
+
+
+def test_dtype_and_gradients_count():
+    a = torch.ones(512, 512, requires_grad=True)
+    assert measure.peak_bytes(lambda: a.double(), "cpu") == 2 * MIB
+    exp_and_gradient = measure.peak_bytes(lambda: torch.autograd.grad(a.exp(), a, torch.ones(512, 512)), "cpu")
+    assert exp_and_gradient == 3 * MIB  # exp (saved), the ones, the gradient
+
+
+def test_what_lived_before_and_died_meanwhile_is_not_subtracted():
+    held = [torch.ones(512, 512)]
+
+    def call():
+        b = held[0] + 1
+        held.clear()
+        return b
+
+    assert measure.peak_bytes(call, "cpu") == MIB
+
+
+def test_bytes_in_words():
+    assert memory.in_words(12) == "12 bytes"
+    assert memory.in_words(1.5 * 2**30) == "1.5 GiB"
+    assert memory.in_words(2**53) == "8.19e+03 TiB"
+
+
+# --- ceilings --------------------------------------------------------------------------------------------------------
+
+
+def test_ceilings_are_measured_once_and_bound_from_below():
+    first = measure.ceilings("cpu", "float32")
+    assert measure.ceilings("cpu", "float32") is first
+    assert first.bytes_per_s > 1e8 and first.flops_per_s > 1e8
+    assert first.floor_ms(first.flops_per_s, 0) == pytest.approx(1000)
+    assert first.floor_ms(0, first.bytes_per_s * 2) == pytest.approx(2000)
+
+
+# --- error -----------------------------------------------------------------------------------------------------------
+
+
+def test_relative_error():
+    assert measure.relative_error(torch.tensor([3.0, 4.5]), torch.tensor([3.0, 4.0])) == pytest.approx(0.1)
+    assert measure.relative_error(torch.zeros(3), torch.zeros(3)) == 0
+    assert measure.relative_error(torch.full((3,), 2.0), torch.zeros(3)) > 1
+    assert math.isnan(measure.relative_error(torch.tensor([torch.nan]), torch.tensor([1.0])))
+
+
+# --- one row ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("direction", ["forward", "backward"])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16"])
+def test_a_row_carries_everything(direction, dtype):
+    row = measure.measure(METHOD, "fast", example(300, dtype=dtype, batch=2), direction=direction, budget_s=QUICK)
+    assert row["status"] == "ok" and row["reason"] == ""
+    assert (row["method"], row["implementation"], row["direction"]) == ("toy", "fast", direction)
+    assert (row["dtype"], row["device"], row["factor"], row["sign"]) == (dtype, "cpu", 1.0, "plus")
+    assert row["flops"] == 2 * 300**2 * (2 if direction == "forward" else 4)
+    assert row["error"] <= row["budget"] < 0.1
+    assert row["low_ms"] <= row["median_ms"] <= row["high_ms"]
+    assert row["tflops_per_s"] == pytest.approx(row["flops"] / row["median_ms"] / 1e9)
+    assert row["gb_per_s"] == pytest.approx(row["bytes"] / row["median_ms"] / 1e6)
+    assert row["roofline"] == pytest.approx(row["floor_ms"] / row["median_ms"])
+
+
+def test_peak_bytes_of_a_row():
+    forward = measure.measure(METHOD, "reference", example(512), budget_s=QUICK)
+    assert forward["peak_bytes"] == MIB + 512 * 4  # the table and its sum
+
+
+def test_backward_memory_includes_what_the_forward_saved():
+    rows = {
+        name: measure.measure(METHOD, name, example(512), direction="backward", budget_s=QUICK)
+        for name in ("reference", "fast")
+    }
+    assert rows["reference"]["peak_bytes"] > MIB > rows["fast"]["peak_bytes"]
+
+
+def test_a_wrong_result_gets_no_time():
+    for name in ("wrong", "not_a_number"):
+        row = measure.measure(METHOD, name, example(16), budget_s=QUICK)
+        assert row["status"] == "wrong" and "median_ms" not in row
+        assert "Differs from the reference by" in row["reason"]
+
+
+def test_a_wrong_gradient_gets_no_time():
+    class WrongGradient(torch.autograd.Function):
+        @staticmethod
+        def forward(context, x):
+            return x * x.sum(-1, keepdim=True)
+
+        @staticmethod
+        def backward(context, gradient):
+            return gradient
+
+    from dataclasses import replace
+
+    method = replace(METHOD, fast=lambda x, **options: WrongGradient.apply(x))
+    assert measure.measure(method, "fast", example(16), budget_s=QUICK)["status"] == "ok"
+    assert measure.measure(method, "fast", example(16), direction="backward", budget_s=QUICK)["status"] == "wrong"
+
+
+def test_low_precision_budget_is_derived_and_stated_tolerance_holds_otherwise():
+    single = measure.Check(METHOD, example(64))
+    assert single.error("fast")[1] == 1e-5
+    half = measure.Check(METHOD, example(64, dtype="bfloat16"))
+    ordinary, budget = half.error("reference")
+    assert budget == pytest.approx(2 * ordinary + 2**-7)
+
+
+def test_unavailable_says_why_and_runs_nothing():
+    row = measure.measure(METHOD, "absent", example(16))
+    assert (row["status"], row["reason"]) == ("unavailable", "It is not installed. It needs a GPU.")
+
+
+def test_out_of_memory_is_survived_and_a_bug_is_not_hidden():
+    row = measure.measure(METHOD, "greedy", example(16))
+    assert row["status"] == "out of memory" and row["reason"].endswith(".")
+    with pytest.raises(RuntimeError, match="a bug"):
+        measure.measure(METHOD, "buggy", example(16))
+
+
+def test_bad_settings_of_a_row():
+    x = example(16).inputs
+    with pytest.raises(ValueError, match="factor = 9"):
+        measure.measure(METHOD, "fast", Example(x, {"factor": 9}))
+    with pytest.raises(ValueError, match="no implementation 'quick'"):
+        measure.measure(METHOD, "quick", Example(x))
+
+
+def test_the_callers_tensors_stay_as_they_were():
+    given = example(16)
+    measure.measure(METHOD, "fast", given, direction="backward", budget_s=QUICK)
+    assert not given.inputs["x"].requires_grad and given.inputs["x"].grad is None
+
+
+# --- sweeps ----------------------------------------------------------------------------------------------------------
+
+
+def test_sweep_goes_side_by_side_and_yields_as_it_runs():
+    rows = quiet_sweep("reference", "fast", sizes=(8, 16), directions=("forward", "backward"), shape={"batch": 3})
+    first = next(rows)
+    assert (first["size"], first["batch"], first["status"]) == (8, 3, "ok")
+    order = [(row["size"], row["direction"], row["implementation"]) for row in [first, *rows]]
+    assert order == [
+        (size, direction, name)
+        for size in (8, 16)
+        for direction in ("forward", "backward")
+        for name in ("reference", "fast")
+    ]
+
+
+def test_sweep_survives_what_cannot_run():
+    statuses = [row["status"] for row in quiet_sweep("absent", "greedy", "wrong", "fast")]
+    assert statuses == ["unavailable", "out of memory", "wrong", "ok"]
+
+
+def test_too_large_for_memory_is_not_run_and_says_what_would_fit():
+    (reference, fast) = quiet_sweep("reference", "fast", sizes=(1024,), memory_limit=MIB)
+    assert reference["status"] == "too large" and "median_ms" not in reference
+    assert reference["reason"] == "Needs about 4.01 MiB (estimate); 1 MiB are allowed. Size 256 would fit."
+    assert fast["status"] == "ok"
+    assert fast["reason"].startswith("Checked at size 256")
+
+
+def test_memory_of_autograd_through_the_reference_is_foreseen():
+    rows = list(quiet_sweep("reference", sizes=(64, 512), directions=("backward",), memory_limit=3 * MIB))
+    assert [row["status"] for row in rows] == ["ok", "too large"]
+
+
+def test_too_slow_is_predicted_from_the_previous_size():
+    rows = list(quiet_sweep("reference", sizes=(1000, 50_000), time_limit_s=0.1, memory_limit=2**50))
+    assert [row["status"] for row in rows] == ["ok", "too large"]
+    assert "One call would take about" in rows[1]["reason"] and "0.1 s are allowed" in rows[1]["reason"]
+
+
+def test_the_check_is_made_where_the_reference_can_be_afforded(monkeypatch):
+    monkeypatch.setattr(sweeps, "CHECK_LIMIT_S", 0.02)
+    (row,) = quiet_sweep("fast", sizes=(2**16,))
+    assert row["status"] == "ok"
+    checked = int(row["reason"].split()[3].rstrip(":"))
+    assert checked < 2**16 and row["error"] <= row["budget"]
+
+
+def test_sizes_may_come_in_any_order():
+    rows = list(quiet_sweep("fast", sizes=(512, 8, 64)))
+    assert [(row["size"], row["status"], row["reason"]) for row in rows] == [(n, "ok", "") for n in (512, 8, 64)]
+
+
+def test_wrong_at_the_affordable_size_is_wrong_at_the_large_one():
+    (row,) = quiet_sweep("wrong", sizes=(2**17,))
+    assert row["status"] == "wrong"
+
+
+def test_sweep_can_be_cancelled_between_rows_and_within():
+    got = []
+    rows = quiet_sweep("fast", sizes=range(1, 1000), cancelled=lambda: len(got) >= 2)
+    with pytest.raises(measure.Cancelled):
+        for row in rows:
+            got.append(row)
+    assert len(got) == 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"sizes": (0,)}, "whole numbers"),
+        ({"sizes": (2.5,)}, "whole numbers"),
+        ({"sizes": (True,)}, "whole numbers"),
+        ({"options": {"factor": 5.0}}, "factor = 5.0"),
+        ({"options": {"colour": 1}}, "No option colour in toy: there is factor, sign"),
+        ({"shape": {"batch": 0}}, "batch = 0"),
+        ({"shape": {"width": 1}}, "No shape width in toy: there is batch"),
+    ],
+)
+def test_sweep_refuses_bad_settings_before_it_runs(settings, message):
+    with pytest.raises(ValueError, match=message):
+        quiet_sweep("fast", **settings)
+    with pytest.raises(ValueError, match="no implementation"):
+        quiet_sweep("quick")
+
+
+# --- records ---------------------------------------------------------------------------------------------------------
+
+
+def test_rows_make_a_tidy_table():
+    rows = [*quiet_sweep("fast", options={"factor": 2.0}), {"method": "other", "status": "unavailable", "depth": 3}]
+    table = measure.frame(rows)
+    assert tuple(table.columns[: len(measure.COLUMNS)]) == measure.COLUMNS
+    assert list(table.columns[len(measure.COLUMNS) :]) == ["factor", "sign", "batch", "depth"]
+    assert list(measure.frame([]).columns) == list(measure.COLUMNS)
+
+
+def test_written_and_read_again(tmp_path):
+    rows = list(quiet_sweep("fast", "wrong", "not_a_number", sizes=(8, 16)))
+    measure.save(rows, tmp_path / "deep" / "rows.json", "cpu")
+    text = (tmp_path / "deep" / "rows.json").read_text()
+    assert "NaN" not in text and len(json.loads(text)["rows"]) == 6
+    table = measure.load(tmp_path / "deep" / "rows.json")
+    assert table.attrs["provenance"]["torch"] == torch.__version__
+    assert list(table["median_ms"].dropna()) == [row["median_ms"] for row in rows if row["status"] == "ok"]
+
+
+def test_recorded_is_none_where_nothing_was_recorded():
+    assert measure.recorded("no_such_paper") is None
+
+
+def test_machine_is_named_in_words():
+    found = measure.machine("cpu")
+    assert {"device", "cores", "torch", "triton", "python", "platform", "date"} <= set(found)
+    assert all(isinstance(value, str) for value in found.values())
+    line = measure.machine_line(found)
+    assert found["device"] in line and found["torch"] in line and found["date"] in line
+
+
+@pytest.mark.gpu
+def test_row_and_memory_on_a_gpu():
+    rows = list(
+        measure.sweep(
+            [(METHOD, "reference"), (METHOD, "fast")], (1024, 4096), device="cuda", directions=("forward", "backward")
+        )
+    )
+    assert {row["status"] for row in rows} == {"ok"}
+    table = next(row for row in rows if row["implementation"] == "reference" and row["size"] == 4096)
+    assert table["peak_bytes"] >= 4096**2 * 4
