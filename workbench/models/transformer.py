@@ -170,9 +170,9 @@ class Transformer(nn.Module):
     def empty_cache(self, batch: int) -> Cache:
         """The cache before the first token. Raises ``ValueError`` for a model that keeps none."""
         if self.config.cache == "none":
-            raise ValueError("This model was configured with cache = 'none': feed it whole sequences, or choose 'key_value'.")
+            raise ValueError("This model has cache = 'none': feed it whole sequences, or configure 'key_value'.")
         if not self.config.is_causal:
-            raise ValueError("An encoder looks at what comes later too: it cannot be fed piece by piece, so it has no cache.")
+            raise ValueError("An encoder sees what comes later too: it cannot be fed piece by piece, and has no cache.")
         weight = self.embedding.weight
         empty = weight.new_empty(batch, self.config.key_value_heads, 0, self.config.head_dim)
         return tuple((empty, empty) for _ in self.blocks)
@@ -185,10 +185,8 @@ class Transformer(nn.Module):
         """
         before = 0 if cache is None else cache[0][0].shape[2]
         if tokens.ndim != 2 or not 1 <= tokens.shape[1] <= self.config.tokens - before:
-            had = f" after {before} in the cache" if before else ""
-            raise ValueError(
-                f"tokens must be (batch, n) with 1 to {self.config.tokens} tokens in all: {tuple(tokens.shape)} was given{had}."
-            )
+            given = f"{tuple(tokens.shape)} was given" + (f" after {before} in the cache" if before else "")
+            raise ValueError(f"tokens must be (batch, n) with 1 to {self.config.tokens} in all: {given}.")
         positions = torch.arange(before, before + tokens.shape[1], device=tokens.device)
         x = self.embedding(tokens) + self.position(positions)
         longer = []

