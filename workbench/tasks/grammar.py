@@ -1,8 +1,9 @@
-"""Text from a small stochastic grammar, with spans that must be copied, and the best loss that any model can reach on it.
+"""Text from a small stochastic grammar, with spans that must be copied, and the best loss any model can reach on it.
 
 A line is a handful of random choices spelled out in characters: a subject, a verb that agrees with it in number, an
-object or a quoted nonsense word. Now and then a line is answered by one that quotes the same word again. To predict the
-grammar, a model needs what a few characters back tell; to predict the second quotation, it must find the first and copy.
+object or a quoted nonsense word. A quotation is answered by a line that quotes the same word again. To predict the
+grammar, a model needs what a few characters back tell; to predict the second quotation, it must find the first and
+copy it.
 
 Different choices spell different text, so the information in the choices is the information in the text: its entropy
 is known exactly, and a loss curve can be drawn above the floor that it cannot cross.
@@ -65,7 +66,7 @@ def write(characters: int, seed: int = 0) -> Text:
 
 
 def encode(characters: str) -> Tensor:
-    """The characters as a tensor (n,) of int64 indices into ``ALPHABET``. Raises ``ValueError`` for another character."""
+    """The characters as indices into ``ALPHABET``, (n,) of int64. Raises ``ValueError`` for another character."""
     try:
         return torch.tensor([_INDEX[character] for character in characters])
     except KeyError as unknown:

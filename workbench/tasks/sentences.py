@@ -13,7 +13,7 @@ EXAMPLES: tuple[str, ...] = (
     "The stock market fell.",
     "She deposited the cheque at the bank and then sat down on the bank of the river.",
     "the cat saw the dog, the cat saw the dog, the cat saw the dog",
-    "Attention compares every word of a sentence with every other word, so its cost grows with the square of the length.",
+    "Attention compares every word with every other word, so its cost grows with the square of the length.",
 )
 """Short sentences, each with something to see: what "it" refers to, one word with two senses, a repetition. The first
 two differ in one word; the fourth to sixth are two that mean the same and one that does not."""
@@ -25,13 +25,13 @@ PAIRS: tuple[tuple[str, str], ...] = (
     ("The dog bit the man.", "The man bit the dog."),
     ("I like this film.", "I do not like this film."),
 )
-"""Pairs whose similarity is worth a guess before it is shown. Word order and negation change less than one would hope."""
+"""Pairs whose similarity is worth a guess first. Word order and negation change less than one would hope."""
 
 
 def check_text(text: Any) -> str:
     """``text`` without the white space around it.
 
-    Raises ``ValueError`` unless it is a string with 1 to 2 000 characters left, saying what was given and what is allowed.
+    Raises ``ValueError`` unless it is a string of 1 to 2 000 characters, saying what was given and what is allowed.
     """
     if not isinstance(text, str):
         raise ValueError(f"A text is needed, not {type(text).__name__}.")
