@@ -120,7 +120,7 @@ class Encoder:
         vector = self._vectors(model, call, [encoding.ids])[0]
         query, key = (torch.cat(each) for each in zip(*call.seen, strict=True))  # the layers become the batch
         method = chosen(options.get("attention", "softmax_attention"), "attention")
-        with torch.inference_mode():
+        with torch.no_grad():
             maps = method.attention_map(query, key, implementation=call.implementation, **call.options)
         return Inspection(encoding.tokens, maps.cpu(), vector.cpu())
 
@@ -200,7 +200,7 @@ class Encoder:
         model = self.model(attention=attention, activation=activation, activation_order=activation_order)
         return model, Call(options, implementation)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def _vectors(self, model: BertModel, call: Call, rows: list[list[int]]) -> Tensor:
         """Mean over each row's tokens, scaled to length 1: (rows, width)."""
         length = max(map(len, rows))
@@ -223,7 +223,7 @@ class Encoder:
         model.set_attn_implementation(interface_name(attention))
         return model
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def _fitted(self, model: BertModel, method: Method, order: int) -> list[_Activation]:
         """A polynomial activation for each layer, its coefficients as close to GELU as can be on what arrives there."""
         from workbench.feedforward.polycom import fit_coefficients

@@ -196,7 +196,7 @@ class Transformer(nn.Module):
         logits = self.norm(x) @ self.embedding.weight.mT
         return logits if cache is None else (logits, tuple(longer))
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def generate(
         self, tokens: Tensor, count: int, *, temperature: float = 0.0, generator: torch.Generator | None = None
     ) -> Iterator[Tensor]:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-ALPHABET = "abcdefghijklmnopqrstuvwxyz \".\n"
+ALPHABET = 'abcdefghijklmnopqrstuvwxyz ".\n'
 
 ADJECTIVES = ("", "old ", "quiet ", "clever ", "tired ", "small ", "red ", "young ")
 NOUNS = ("cat", "dog", "fox", "hen", "crow", "goat", "mouse", "tiger")
