@@ -1,0 +1,249 @@
+"""The job queue, without a browser: turns, cancel, replacement, failure, and sessions that go away."""
+
+import queue
+import threading
+import time
+
+import pytest
+
+from workbench.dashboard.jobs import Cache, Desk, Progress, Worker, sentence
+
+
+class Loop:
+    """A visitor's event loop that a test turns by hand."""
+
+    def __init__(self):
+        self.waiting = queue.Queue()
+
+    def schedule(self, callback):
+        self.waiting.put(callback)
+
+    def until(self, condition, timeout=5.0):
+        end = time.monotonic() + timeout
+        while not condition():
+            assert time.monotonic() < end, "nothing came"
+            try:
+                self.waiting.get(timeout=0.02)()
+            except queue.Empty:
+                continue
+
+    def rest(self):
+        time.sleep(0.05)
+        while not self.waiting.empty():
+            self.waiting.get()()
+
+
+@pytest.fixture
+def worker():
+    return Worker()
+
+
+def visitor(worker):
+    loop = Loop()
+    return Desk(worker, loop.schedule), loop
+
+
+class Gate:
+    """A long job whose every step waits until the test lets it pass."""
+
+    def __init__(self, count=100):
+        self.passes, self.entered, self.count, self.done = threading.Semaphore(0), threading.Semaphore(0), count, 0
+
+    def __call__(self, cancelled):
+        for index in range(self.count):
+            self.entered.release()
+            assert self.passes.acquire(timeout=5)
+            self.done = index + 1
+            yield Progress(index + 1, self.count)
+
+
+def one(value):
+    def steps(cancelled):
+        yield value
+
+    return steps
+
+
+def test_values_arrive_in_order_and_then_the_end(worker):
+    desk, loop = visitor(worker)
+    seen, ended = [], []
+
+    def steps(cancelled):
+        yield from (1, 2, 3)
+
+    desk.run("map", steps, seen.append, ended.append)
+    loop.until(lambda: ended)
+    assert seen == [1, 2, 3]
+    assert ended[0].state == "done" and not desk.pending
+
+
+def test_a_click_is_answered_between_two_steps_of_somebody_elses_sweep(worker):
+    (first, _), (second, loop) = visitor(worker), visitor(worker)
+    gate, seen = Gate(), []
+    first.run("sweep", gate, lambda value: None, lane="long")
+    assert gate.entered.acquire(timeout=5)
+    started = time.perf_counter()
+    second.run("map", one("here"), seen.append)
+    assert time.perf_counter() - started < 0.05, "starting a job must not wait for the step that runs"
+    gate.passes.release()
+    loop.until(lambda: seen)
+    assert gate.done == 1
+    first.cancel()
+    gate.passes.release()
+
+
+def test_long_jobs_of_two_sessions_take_turns(worker):
+    order, release = [], threading.Event()
+
+    def blocker(cancelled):
+        release.wait(5)
+        yield None
+
+    def steps(name):
+        def run(cancelled):
+            for _ in range(3):
+                order.append(name)
+                yield Progress(1, 1)
+
+        return run
+
+    (first, _), (second, loop), (third, _) = visitor(worker), visitor(worker), visitor(worker)
+    third.run("block", blocker, lambda value: None)
+    ended = []
+    first.run("sweep", steps("a"), lambda value: None, lane="long")
+    second.run("sweep", steps("b"), lambda value: None, ended.append, lane="long")
+    release.set()
+    loop.until(lambda: ended)
+    assert order == ["a", "b"] * 3
+
+
+def test_a_busy_quick_lane_does_not_starve_a_long_job(worker):
+    (busy, _), (patient, loop) = visitor(worker), visitor(worker)
+    ended = []
+
+    def forever(cancelled):
+        while not cancelled():
+            yield Progress(0, 1)
+
+    busy.run("drag", forever, lambda value: None)
+    patient.run("sweep", one("row"), lambda value: None, ended.append, lane="long")
+    loop.until(lambda: ended)
+    busy.cancel()
+
+
+def test_a_newer_request_replaces_the_older_and_stale_results_go_nowhere(worker):
+    desk, loop = visitor(worker)
+    gate, seen = Gate(), []
+    desk.run("map", gate, lambda value: seen.append("stale"))
+    assert gate.entered.acquire(timeout=5)
+    waiting = desk.run("map", one("older"), seen.append)
+    desk.run("map", one("newest"), seen.append)
+    gate.passes.release()
+    loop.until(lambda: "newest" in seen)
+    loop.rest()
+    assert seen == ["newest"]
+    assert waiting.state == "cancelled" and gate.done == 1
+
+
+def test_cancel_works_inside_a_step_that_asks(worker):
+    desk, loop = visitor(worker)
+    inside, ended = threading.Event(), []
+
+    def steps(cancelled):
+        inside.set()
+        while not cancelled():
+            time.sleep(0.005)
+        raise RuntimeError("stopped in the middle of timing")
+        yield
+
+    desk.run("sweep", steps, lambda value: None, ended.append, lane="long")
+    assert inside.wait(5)
+    desk.cancel("sweep")
+    loop.until(lambda: ended)
+    assert ended[0].state == "cancelled" and not ended[0].error
+
+
+def test_a_job_that_fails_says_so_in_a_sentence_and_the_worker_lives_on(worker):
+    desk, loop = visitor(worker)
+    ended, seen = [], []
+
+    def broken(cancelled):
+        yield "something"
+        raise ZeroDivisionError("division by zero")
+
+    desk.run("map", broken, seen.append, ended.append)
+    loop.until(lambda: ended)
+    assert ended[0].state == "failed" and "ZeroDivisionError" in ended[0].error
+    desk.run("map", one("alive"), seen.append)
+    loop.until(lambda: "alive" in seen)
+
+
+def test_out_of_memory_is_caught_and_said(worker):
+    torch = pytest.importorskip("torch")
+    desk, loop = visitor(worker)
+    ended = []
+
+    def greedy(cancelled):
+        torch.empty(2**60)
+        yield
+
+    desk.run("map", greedy, lambda value: None, ended.append)
+    loop.until(lambda: ended)
+    assert "out of memory" in ended[0].error
+
+
+def test_a_session_that_goes_takes_its_jobs_with_it(worker):
+    (gone, _), (other, loop) = visitor(worker), visitor(worker)
+    gate, seen = Gate(), []
+    gone.run("sweep", gate, seen.append, lane="long")
+    waiting = gone.run("map", one("late"), seen.append)
+    assert gate.entered.acquire(timeout=5)
+    gone.close()
+    gate.passes.release()
+    ended = []
+    other.run("map", one("x"), lambda value: None, ended.append)
+    loop.until(lambda: ended)
+    loop.until(lambda: not worker.busy)
+    assert seen == [] and gate.done == 1 and waiting.over
+
+
+def test_place_in_the_queue(worker):
+    desks = [visitor(worker) for _ in range(3)]
+    gate = Gate()
+    jobs = [desks[0][0].run("sweep", gate, lambda value: None, lane="long")]
+    assert gate.entered.acquire(timeout=5)
+    jobs += [desk.run("sweep", one("row"), lambda value: None, lane="long") for desk, _ in desks[1:]]
+    assert [worker.ahead(job) for job in jobs] == [0, 1, 2]
+    quick = desks[2][0].run("map", one("x"), lambda value: None)
+    assert worker.ahead(quick) == 1
+    desks[0][0].cancel()
+    gate.passes.release()
+    desks[1][1].until(lambda: not worker.busy)
+    assert all(job.over for job in jobs)
+
+
+def test_cache_is_bounded_and_keeps_what_was_used_last():
+    cache = Cache(limit=100)
+    cache.put("a", 1, 40)
+    cache.put("b", 2, 40)
+    assert cache.get("a") == 1
+    cache.put("c", 3, 40)
+    assert cache.get("b") is None and cache.get("a") == 1 and cache.get("c") == 3
+    cache.put("huge", 4, 1000)
+    assert cache.get("huge") is None and cache.bytes <= 100 and len(cache) == 2
+    cache.put("a", 5, 10)
+    assert cache.bytes == 50
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (ValueError("window_left = -1 is not allowed: choose ..."), "window_left = -1"),
+        (KeyError("No method is called 'x'."), "No method is called 'x'."),
+        (MemoryError(), "ran out of memory"),
+        (RuntimeError("first line\nsecond line"), "first line"),
+    ],
+)
+def test_a_visitor_is_told_one_sentence(error, told):
+    text = sentence(error)
+    assert told in text and "\n" not in text and "Traceback" not in text

@@ -1,0 +1,195 @@
+"""The frame around the pages: which one is shown, its link, messages, what the device is doing, and export.
+
+One visitor has one ``Shell``. Pages are switched without a reload; the link in the address bar always opens the view
+that is on the screen. A page to come is one line in ``PAGES`` and one module with a ``Page``.
+"""
+
+from __future__ import annotations
+
+import functools
+import html
+import importlib
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import panel as pn
+import param
+
+from workbench.dashboard import state
+from workbench.dashboard.jobs import Desk, Worker, sentence
+from workbench.dashboard.page import Page, stack, text
+
+PAGES = {
+    "inspect": ("Inspect", "workbench.dashboard.inspect_page:InspectPage"),
+    "measure": ("Measure", "workbench.dashboard.measure_page:MeasurePage"),
+    "papers": ("Papers", "workbench.dashboard.papers_page:PapersPage"),
+}
+STATIC = Path(__file__).parent / "static"
+
+log = logging.getLogger(__name__)
+
+
+@functools.cache
+def worker() -> Worker:
+    """The one worker of this server."""
+    return Worker()
+
+
+class Bridge(pn.custom.JSComponent):
+    """What Python and the frame's script (shell.js) tell each other."""
+
+    page = param.String(doc="The page that is shown.")
+    search = param.String(doc="The link to the view that is shown.")
+    message = param.String(doc="One sentence for the visitor; empty for none.")
+    status = param.Dict(default={"text": "", "busy": False, "part": None}, doc="What the visitor's job is doing.")
+
+    _esm = STATIC / "shell.js"
+
+    def __init__(self, on_message: Any, **params: Any) -> None:
+        super().__init__(**params)
+        self._on_message = on_message
+
+    def _handle_msg(self, data: Any) -> None:
+        if isinstance(data, dict):
+            self._on_message(data)
+
+
+class Shell:
+    """One visitor's dashboard."""
+
+    def __init__(self, desk: Desk, search: str = "") -> None:
+        self.desk = desk
+        self.pages: dict[str, Page] = {}
+        self.page: Page | None = None
+        self.body = stack()
+        self.bridge = Bridge(self.receive)
+        self.go(search)
+
+    # --- pages and links ---
+
+    def go(self, search: str) -> None:
+        """Show what a link asks for. Whatever is wrong with it: a sentence and the default."""
+        parameters = state.split(search)
+        (chosen, wrong) = state.decode([state.Entry("page", "inspect", state.choice(PAGES))], parameters)
+        slug = chosen["page"]
+        try:
+            page = self._page(slug)
+            wrong += page.open({name: value for name, value in parameters.items() if name != "page"})
+            self.body[:] = [page.view()]
+            self.page = page
+        except Exception as error:
+            log.exception("The page %s could not be shown", slug)
+            self.page = None
+            self.body[:] = [text(f"<h1>This page could not be shown</h1><p>{html.escape(sentence(error))}</p>"
+                                 '<p><a href="?page=inspect">Back to the start</a></p>')]  # fmt: skip
+        self.bridge.page = slug
+        self.say(state.complaint(wrong))
+        self.changed()
+
+    def changed(self) -> None:
+        """Bring the address bar and the status line up to date."""
+        if self.page is not None:
+            self.bridge.search = state.join({"page": self.page.slug, **self.page.parameters()})
+        self.tick()
+
+    def say(self, message: str) -> None:
+        self.bridge.message = message
+
+    def _page(self, slug: str) -> Page:
+        if slug not in self.pages:
+            module, name = PAGES[slug][1].split(":")
+            make = getattr(importlib.import_module(module), name)
+            self.pages[slug] = make(self.desk, self.changed, self.say)
+        return self.pages[slug]
+
+    # --- what the device is doing ---
+
+    def tick(self) -> None:
+        """Say where this visitor's jobs stand; called several times a second while there are any."""
+        pending = self.desk.pending
+        if not pending:
+            self.bridge.status = {"text": "", "busy": False, "part": None}
+            return
+        job = max(pending, key=lambda job: job.lane == "long")
+        progress, ahead = job.progress, self.desk.worker.ahead(job)
+        part = progress.done / progress.total if progress and progress.total else None
+        if job.stop.is_set():
+            words = "cancelling"
+        elif job.state == "waiting" and ahead:
+            words = f"waiting, {ahead} ahead of you"
+        else:
+            words = progress.note if progress and progress.note else "working"
+            if ahead:
+                words += " · taking turns"
+        self.bridge.status = {"text": words, "busy": True, "part": part}
+
+    # --- from the frame ---
+
+    def receive(self, data: dict) -> None:
+        """What shell.js sends. Unknown messages are ignored."""
+        kind = data.get("kind")
+        if kind == "go":
+            self.go(str(data.get("search", "")))
+        elif kind == "cancel":
+            self.desk.cancel()
+            self.tick()
+        elif kind == "heard":
+            self.bridge.message = ""
+        elif kind == "csv" and self.page is not None:
+            if content := self.page.csv():
+                self.bridge._send_msg({"kind": "save", "name": f"workbench-{self.page.slug}.csv", "text": content})
+            else:
+                self.say("There are no numbers to save on this page yet.")
+        elif kind == "lines" and self.page is not None:
+            self.bridge._send_msg({"kind": "lines", "text": self.page.lines()})
+
+    def close(self) -> None:
+        """The visitor has gone: drop the jobs and let go of everything that they hold."""
+        self.desk.close()
+        self.pages.clear()
+        self.page = None
+
+
+def open_session() -> None:
+    """Build the dashboard for the visitor whose session is being made (``main.py`` calls this)."""
+    document = pn.state.curdoc
+    shell = Shell(Desk(worker(), document.add_next_tick_callback), pn.state.location.search or "")
+    ticking = pn.state.add_periodic_callback(lambda: shell.desk.jobs and shell.tick(), period=200)
+
+    def close(context: Any) -> None:
+        ticking.stop()
+        shell.close()
+
+    pn.state.on_session_destroyed(close)
+    template = pn.Template((STATIC / "index.html").read_text(encoding="utf-8"))
+    template.add_panel("body", shell.body)
+    template.add_panel("bridge", shell.bridge)
+    css = "".join((STATIC / f"{name}.css").read_text(encoding="utf-8") for name in ("tokens", "shell"))
+    for name, value in {
+        "css": css,
+        "pages": {slug: title for slug, (title, _) in PAGES.items()},
+        "page": shell.bridge.page,
+        "device": device_words(),
+    }.items():
+        template.add_variable(name, value)
+    template.servable(title="Transformer Workbench")
+
+
+@functools.cache
+def device() -> str:
+    """The device on which this server computes."""
+    from workbench.measure import pick_device
+
+    return pick_device("auto")
+
+
+@functools.cache
+def device_words() -> str:
+    import torch
+
+    if device() == "cuda":
+        return torch.cuda.get_device_name()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"CPU, {cores} cores"

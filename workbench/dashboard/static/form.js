@@ -1,0 +1,149 @@
+// A form of native controls. What it holds comes from Python as `fields`; what somebody chooses goes back as messages.
+// A control that did not change is left alone: nothing jumps, and the focus stays where it is.
+
+const PAUSE = 80 // ms between two reports while somebody drags
+const TYPING = 450 // ms of silence after which typed text counts
+
+const make = (tag, attributes = {}, ...children) => {
+  const element = document.createElement(tag)
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name in element && name !== "list") element[name] = value
+    else element.setAttribute(name, value)
+  }
+  element.append(...children)
+  return element
+}
+
+let count = 0
+
+const throttled = (send) => {
+  let last = 0, timer = null
+  return (value) => {
+    clearTimeout(timer)
+    const wait = Math.max(0, last + PAUSE - performance.now())
+    timer = setTimeout(() => { last = performance.now(); send(value) }, wait)
+  }
+}
+
+const reasons = (options) => {
+  const barred = options.filter((option) => option.why)
+  if (!barred.length) return []
+  const lines = [...new Set(barred.map((option) => option.why))].map((why) => {
+    const names = barred.filter((option) => option.why === why).map((option) => option.label)
+    return make("li", {}, make("b", {}, names.join(", ")), ": " + why)
+  })
+  return [make("details", {className: "why"}, make("summary", {}, `${barred.length} greyed out: why?`), make("ul", {}, ...lines))]
+}
+
+const makers = {
+  choice(field, id, send) {
+    const select = make("select", {id, disabled: !field.options.some((option) => !option.why)})
+    for (const {value, label, why} of field.options) {
+      select.append(make("option", {value, disabled: Boolean(why), title: why}, label))
+    }
+    select.addEventListener("change", () => send(select.value))
+    const node = make("div", {className: "field"}, make("label", {htmlFor: id}, field.label), select, ...reasons(field.options))
+    return {node, set: (value) => { select.value = value }}
+  },
+
+  many(field, id, send) {
+    const boxes = new Map()
+    const box = make("fieldset", {className: "field many"}, make("legend", {}, field.label))
+    for (const {value, label, why} of field.options) {
+      const input = make("input", {type: "checkbox", value, disabled: Boolean(why)})
+      input.addEventListener("change", () => send([...boxes].filter(([, each]) => each.checked).map(([name]) => name)))
+      boxes.set(value, input)
+      box.append(make("label", {className: why ? "barred" : "", title: why}, input, make("span", {}, label)))
+    }
+    box.append(...reasons(field.options))
+    return {node: box, set: (values) => boxes.forEach((input, name) => { input.checked = values.includes(name) })}
+  },
+
+  slider(field, id, send) {
+    const report = throttled(send)
+    const output = make("output", {htmlFor: id})
+    const input = make("input", {id, type: "range", min: 0, max: field.stops.length - 1, step: 1, disabled: field.stops.length < 2})
+    const show = () => {
+      output.value = field.stops[input.valueAsNumber]
+      input.setAttribute("aria-valuetext", output.value)
+      input.style.setProperty("--at", `${100 * input.valueAsNumber / Math.max(1, field.stops.length - 1)}%`)
+    }
+    let held = false
+    input.addEventListener("pointerdown", () => { held = true })
+    for (const end of ["pointerup", "pointercancel", "blur"]) input.addEventListener(end, () => { held = false })
+    input.addEventListener("input", () => { show(); report(input.valueAsNumber) })
+    const node = make("div", {className: "field"}, make("label", {htmlFor: id}, field.label + " ", output), input)
+    return {node, set: (value) => { if (!held) { input.value = value; show() } }}
+  },
+
+  flag(field, id, send) {
+    const input = make("input", {id, type: "checkbox", role: "switch"})
+    input.addEventListener("change", () => send(input.checked))
+    const node = make("div", {className: "field flag"}, input, make("label", {htmlFor: id}, field.label))
+    return {node, set: (value) => { input.checked = value }}
+  },
+
+  text(field, id, send) {
+    const lines = field.kind === "lines"
+    const input = make(lines ? "textarea" : "input", {id, spellcheck: false, autocomplete: "off"})
+    if (lines) input.rows = 4
+    let timer = null, sent = null
+    const report = () => { clearTimeout(timer); if (input.value !== sent) { sent = input.value; send(sent) } }
+    input.addEventListener("input", () => { clearTimeout(timer); timer = setTimeout(report, TYPING) })
+    input.addEventListener("change", report)
+    const node = make("div", {className: "field wide"}, make("label", {htmlFor: id}, field.label), input)
+    return {node, set: (value) => { if (value !== sent || !input.matches(":focus")) { input.value = sent = value } }}
+  },
+
+  button(field, id, send) {
+    const input = make("button", {id, type: "button", className: field.value, disabled: Boolean(field.why)}, field.label)
+    input.addEventListener("click", () => send(null))
+    return {node: make("div", {className: "field push"}, input, ...(field.why ? [make("p", {className: "help"}, field.why)] : [])), set() {}}
+  },
+}
+makers.lines = makers.text
+
+export function render({model, el}) {
+  const form = make("form", {className: model.look, noValidate: true})
+  form.addEventListener("submit", (event) => event.preventDefault())
+  if (model.legend) form.setAttribute("aria-label", model.legend)
+  const drawn = new Map()
+
+  const draw = () => {
+    const focused = form.getRootNode().activeElement?.id
+    const names = new Set(model.fields.map((field) => field.name))
+    for (const name of [...drawn.keys()]) if (!names.has(name)) drawn.delete(name)
+    const groups = []
+    for (const field of model.fields) {
+      const {value, ...rest} = field
+      const signature = JSON.stringify(rest)
+      let control = drawn.get(field.name)
+      if (!control || control.signature !== signature) {
+        const id = control?.id ?? `control-${count++}`
+        control = makers[field.kind](field, id, (chosen) => model.send_msg({name: field.name, value: chosen}))
+        Object.assign(control, {signature, id})
+        control.node.dataset.name = field.name
+        if (field.help) {
+          const help = make("p", {className: "help", id: `${id}-help`}, field.help)
+          control.node.append(help)
+          control.node.querySelector(`#${id}`)?.setAttribute("aria-describedby", help.id)
+        }
+        drawn.set(field.name, control)
+      }
+      control.set(value)
+      if (!groups.length || groups.at(-1).name !== field.group) groups.push({name: field.group, nodes: []})
+      groups.at(-1).nodes.push(control.node)
+    }
+    const parts = groups.map(({name, nodes}) => {
+      const heading = name ? [make("h3", {}, name)] : []
+      return make("div", {className: name ? "group knobs" : "group"}, ...heading, ...nodes)
+    })
+    if (model.badge) parts.unshift(make("span", {className: `badge ${model.badge}`, ariaHidden: "true"}, model.badge))
+    form.replaceChildren(...parts)
+    if (focused) form.querySelector(`#${focused}`)?.focus({preventScroll: true})
+  }
+
+  draw()
+  model.on("fields", draw)
+  el.append(form)
+}

@@ -1,0 +1,141 @@
+// The frame around the pages: links without reload, theme, copy link, saving, messages, and what the device is doing.
+// The frame itself is plain HTML in the page (index.html), there before anything else is loaded.
+
+const find = (id) => document.getElementById(id)
+
+const inside = function* (view) {
+  yield view
+  for (const child of view.children_views?.() ?? []) yield* inside(child)
+}
+
+const plots = function* () {
+  for (const root of Object.values(Bokeh.index.roots ?? Bokeh.index)) {
+    for (const view of inside(root)) if (view.canvas_view) yield view
+  }
+}
+
+const save = (name, content) => {
+  const link = document.createElement("a")
+  link.href = URL.createObjectURL(content)
+  link.download = name
+  link.click()
+  setTimeout(() => URL.revokeObjectURL(link.href), 1000)
+}
+
+// Every figure of the page in one picture, placed as on the screen.
+const picture = (name) => {
+  const seen = [...plots()].map((view) => ({view, box: view.el.getBoundingClientRect()})).filter(({box}) => box.width > 0)
+  if (!seen.length) return
+  const left = Math.min(...seen.map(({box}) => box.left)), top = Math.min(...seen.map(({box}) => box.top))
+  const right = Math.max(...seen.map(({box}) => box.right)), bottom = Math.max(...seen.map(({box}) => box.bottom))
+  const scale = 2, paper = document.createElement("canvas")
+  paper.width = (right - left) * scale
+  paper.height = (bottom - top) * scale
+  const ink = paper.getContext("2d")
+  ink.fillStyle = getComputedStyle(document.body).backgroundColor
+  ink.fillRect(0, 0, paper.width, paper.height)
+  for (const {view, box} of seen) {
+    ink.drawImage(view.export("png", true).canvas, (box.left - left) * scale, (box.top - top) * scale, box.width * scale, box.height * scale)
+  }
+  paper.toBlob((blob) => save(name, blob))
+}
+
+const copy = async (text) => {
+  try {
+    await navigator.clipboard.writeText(text)
+    return true
+  } catch { // no permission, or not a secure context
+    const area = document.createElement("textarea")
+    area.value = text
+    document.body.append(area)
+    area.select()
+    const done = document.execCommand("copy")
+    area.remove()
+    return done
+  }
+}
+
+export function render({model, el}) {
+  el.hidden = true
+  const tell = (text) => {
+    find("message-text").textContent = text
+    find("message").hidden = !text
+  }
+  const hint = (text) => {
+    find("hint").textContent = text
+    setTimeout(() => { if (find("hint").textContent === text) find("hint").textContent = "" }, 2500)
+  }
+  const go = (search) => model.send_msg({kind: "go", search})
+  const own = new AbortController() // when the component is removed its listeners go with it
+  const listen = (target, type, handler) => target.addEventListener(type, handler, {signal: own.signal})
+
+  listen(document, "click", (event) => {
+    const link = event.composedPath().find((node) => node.tagName === "A" && node.getAttribute("href")?.startsWith("?"))
+    if (!link || event.ctrlKey || event.metaKey || event.shiftKey || event.button) return
+    event.preventDefault()
+    history.pushState({}, "", link.getAttribute("href"))
+    mark(new URLSearchParams(location.search).get("page"))
+    go(location.search)
+    scrollTo(0, 0)
+  })
+  listen(window, "popstate", () => go(location.search))
+
+  const mark = (page) => {
+    for (const link of document.querySelectorAll("#nav a")) {
+      if (link.dataset.page === page) link.setAttribute("aria-current", "page")
+      else link.removeAttribute("aria-current")
+    }
+  }
+  const repaint = () => { for (const view of plots()) { view.invalidate_painters?.(); view.request_paint?.() ?? view.request_repaint?.("everything") } }
+  listen(find("theme"), "click", () => {
+    const dark = document.documentElement.dataset.theme !== "dark"
+    document.documentElement.dataset.theme = dark ? "dark" : "light"
+    localStorage.setItem("workbench-theme", document.documentElement.dataset.theme)
+    repaint()
+  })
+  listen(find("copy-link"), "click", async () => hint(await copy(location.href) ? "Link copied." : "Copy the address bar."))
+  listen(find("save-png"), "click", () => picture(`workbench-${model.page}.png`))
+  listen(find("save-csv"), "click", () => model.send_msg({kind: "csv"}))
+  listen(find("show-lines"), "click", () => model.send_msg({kind: "lines"}))
+  listen(find("lines-close"), "click", () => find("lines").close())
+  listen(find("lines-copy"), "click", async () => {
+    find("lines-copy").textContent = await copy(find("lines-text").textContent) ? "Copied" : "Select and copy"
+  })
+  listen(find("cancel"), "click", () => {
+    find("cancel").disabled = true
+    model.send_msg({kind: "cancel"})
+  })
+  listen(find("message-close"), "click", () => { tell(""); model.send_msg({kind: "heard"}) })
+
+  const status = () => {
+    const {text, busy, part} = model.status
+    find("status").textContent = text
+    find("job").dataset.busy = busy ? "yes" : "no"
+    find("cancel").hidden = !busy
+    find("cancel").disabled = false
+    const bar = find("progress")
+    bar.hidden = !busy
+    if (part == null) bar.removeAttribute("value")
+    else bar.value = part
+  }
+  model.on("status", status)
+  model.on("message", () => tell(model.message))
+  model.on("page", () => mark(model.page))
+  model.on("search", () => {
+    if (model.search && model.search !== location.search) history.replaceState({}, "", model.search)
+  })
+  model.on("msg:custom", ({kind, name, text}) => {
+    if (kind === "save") save(name, new Blob([text], {type: "text/csv;charset=utf-8"}))
+    if (kind === "lines") {
+      find("lines-text").textContent = text
+      find("lines-copy").textContent = "Copy"
+      find("lines").showModal()
+    }
+  })
+  model.on("remove", () => own.abort())
+
+  status()
+  tell(model.message)
+  mark(model.page)
+  document.documentElement.dataset.ready = "yes"
+}
