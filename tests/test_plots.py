@@ -1,0 +1,236 @@
+"""Figures: what they show, that they can be redrawn, and that they can be read on any page."""
+
+import numpy as np
+import pytest
+from bokeh.embed import file_html
+from bokeh.models import ColorBar, HoverTool, ImageURL
+from bokeh.resources import INLINE
+
+from workbench import measure, plots
+from workbench.plots.style import INK
+
+TOKENS = ["[CLS]", "the", "cat", "the", "[SEP]"]
+
+
+def weights(n=5, seed=0):
+    scores = np.exp(np.random.default_rng(seed).normal(size=(n, n)))
+    return scores / scores.sum(-1, keepdims=True)
+
+
+def rows(method="toy", factor=1.0):
+    made = []
+    for name, speed in (("reference", 4.0), ("fast", 1.0)):
+        for size in (128, 256, 512):
+            time = factor * speed * size / 100
+            made.append(
+                {
+                    "method": method, "implementation": name, "size": size, "status": "ok", "median_ms": time,
+                    "low_ms": 0.9 * time, "high_ms": 1.2 * time, "repeats": 9, "peak_bytes": size * 2**20,
+                    "flops": 1e6 * size, "bytes": 1e4 * size, "tflops_per_s": 1e-3 / time, "gb_per_s": 1 / time,
+                    "roofline": 0.5,
+                }
+            )  # fmt: skip
+    made.append({"method": method, "implementation": "fast", "size": 10**6, "status": "too large"})
+    return measure.frame(made)
+
+
+CEILINGS = measure.Ceilings("cpu", "float32", 3e10, 2e11)
+FIGURES = {
+    "attention_map": lambda: plots.attention_map(weights(), TOKENS, TOKENS, title="A"),
+    "difference_map": lambda: plots.difference_map(weights(), weights(seed=1), TOKENS, TOKENS),
+    "head_overview": lambda: plots.head_overview(np.stack([[weights(seed=s) for s in range(3)]] * 2)),
+    "block_grid": lambda: plots.block_grid(np.array([[1, 0], [2, 1]])),
+    "similarity": lambda: plots.similarity(np.eye(2), ["a cat", "a very long sentence about something else"]),
+    "curves": lambda: plots.curves(rows(), "size", "median_ms", group="implementation", machine="a laptop"),
+    "roofline": lambda: plots.roofline(rows(), CEILINGS, group="implementation"),
+    "functions": lambda: plots.functions({"relu": (np.arange(-2, 3), np.maximum(np.arange(-2, 3), 0))}),
+    "bars": lambda: plots.bars(["eager", "fast"], [10, 4000], "GB/s", machine="a laptop"),
+}
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_every_figure_fills_its_width_explains_itself_and_needs_no_network(name, caplog):
+    made = FIGURES[name]()
+    assert made.sizing_mode == "stretch_width"
+    assert made.background_fill_alpha == made.border_fill_alpha == 0
+    assert made.select({"type": HoverTool}) or name == "bars"
+    assert made.toolbar.active_drag is None and made.toolbar.active_scroll is None
+    assert not made.select({"type": ImageURL})
+    if name not in ("similarity",):
+        assert made.xaxis[0].axis_label
+    for theme, ink in INK.items():
+        plots.themed(made, theme)
+        assert {axis.major_label_text_color for axis in made.axis} == {ink}
+    assert "<script" in file_html(made, INLINE)
+    assert not caplog.records  # Bokeh logs a glyph that refers to a column which is not there
+
+
+def contrast(a, b):
+    def luminance(color):
+        channels = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        linear = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    bright, dark = sorted((luminance(a), luminance(b)), reverse=True)
+    return (bright + 0.05) / (dark + 0.05)
+
+
+def test_text_can_be_read():
+    assert contrast(INK["light"], "#FFFFFF") > 7
+    assert contrast(INK["dark"], "#181C20") > 7
+    assert min(contrast(INK["neutral"], page) for page in ("#FFFFFF", "#111111")) > 4
+
+
+# --- colours ---------------------------------------------------------------------------------------------------------
+
+
+def test_colours_are_fixed_and_within_a_figure_distinct():
+    assert plots.color_of("A") == plots.BLUE and plots.color_of("B") == plots.ORANGE
+    assert plots.color_of("something new") == plots.color_of("something new") in plots.PALETTE
+    names = [f"method {index}" for index in range(len(plots.PALETTE))]
+    assert len(set(plots.colors_of(names).values())) == len(names)
+    assert set(plots.colors_of([*names, "one", "more"])) == {*names, "one", "more"}
+
+
+def test_diverging_map_is_symmetric_with_a_light_middle():
+    assert len(plots.DIVERGING) % 2
+    assert plots.DIVERGING[len(plots.DIVERGING) // 2].upper() == "#F4F4F2"
+
+
+# --- maps ------------------------------------------------------------------------------------------------------------
+
+
+def test_map_shows_the_weights_first_row_on_top_and_the_sums_at_its_edges():
+    given = weights()
+    made = plots.attention_map(given, TOKENS, TOKENS)
+    np.testing.assert_allclose(made.select_one("matrix").data_source.data["image"][0], given, rtol=1e-6)
+    assert made.y_range.start > made.y_range.end == 0
+    sums = made.select_one("sums").data_source.data["sum"]
+    np.testing.assert_allclose(sums, np.r_[given.sum(1), given.sum(0)], rtol=1e-6)
+    assert list(made.xaxis[0].major_label_overrides.values()) == TOKENS  # a token may come twice
+
+
+def test_two_maps_share_a_scale_on_request():
+    mapper = plots.attention_map(weights(), TOKENS, TOKENS, high=0.9).select_one("matrix").glyph.color_mapper
+    assert (mapper.low, mapper.high) == (0, 0.9)
+
+
+def test_difference_is_centred_and_of_equal_maps_is_zero():
+    mapper = plots.difference_map(weights(), weights(seed=1), TOKENS, TOKENS).select_one("matrix").glyph.color_mapper
+    assert mapper.low == -mapper.high < 0
+    same = plots.difference_map(weights(), weights(), TOKENS, TOKENS)
+    assert not same.select_one("matrix").data_source.data["image"][0].any()
+
+
+def test_map_is_updated_in_place_with_another_size():
+    made = plots.attention_map(weights(), TOKENS, TOKENS)
+    cells, colors = made.select_one("matrix"), made.select_one(ColorBar).color_mapper
+    plots.update_attention_map(made, weights(60), [f"t{i}" for i in range(60)], [f"t{i}" for i in range(60)], high=0.5)
+    assert made.select_one("matrix") is cells and cells.data_source.data["width"] == [60]
+    assert colors.high == 0.5
+    assert len(made.xaxis[0].ticker.ticks) == 20 and made.x_range.end > 60
+
+
+def test_map_that_does_not_fit_its_tokens_is_refused():
+    with pytest.raises(ValueError, match=r"shape \(5, 5\) does not fit 5 queries and 2 keys"):
+        plots.attention_map(weights(), TOKENS, TOKENS[:2])
+    with pytest.raises(ValueError, match="layers, heads, queries, keys"):
+        plots.head_overview(weights())
+
+
+def test_blocks_of_a_kernel_are_drawn_over_the_map():
+    kinds = np.array([[1, 0], [2, 1]])
+    plain = plots.attention_map(weights(), TOKENS, TOKENS)
+    overlaid = plots.attention_map(weights(), TOKENS, TOKENS, overlay=(kinds, 3, 3))
+    assert len(overlaid.renderers) == len(plain.renderers) + 1
+    assert list(overlaid.renderers[-1].data_source.data["right"]) == [3, 5, 3, 5]
+
+
+def test_head_is_picked_through_the_data_source():
+    maps = np.stack([[weights(100, seed=s) for s in range(3)]] * 2)
+    made = plots.head_overview(maps, selected=(1, 2))
+    source = plots.heads_source(made)
+    assert source.selected.indices == [5]
+    assert (source.data["layer"][5], source.data["head"][5]) == (1, 2)
+    mosaic = made.select_one("mosaic").data_source.data["image"][0]
+    assert mosaic.shape[0] <= 2 * 50 and np.nanmax(mosaic) <= 1
+    plots.update_head_overview(made, maps[:1, :2], selected=(0, 1))
+    assert plots.heads_source(made) is source and source.selected.indices == [1] and len(source.data["x"]) == 2
+
+
+def test_block_grid_counts_its_blocks():
+    labels = [item.label.value for item in plots.block_grid(np.array([[1, 0], [2, 1]])).legend[0].items]
+    assert labels == ["full (1)", "masked inside (2)", "skipped (1)"]
+
+
+def test_similarities_are_written_in():
+    made = plots.similarity(np.array([[1, 0.25], [0.25, 1]]), ["a", "b"])
+    assert made.select_one("numbers").data_source.data["text"] == ["1.00", "0.25", "0.25", "1.00"]
+    plots.update_similarity(made, np.eye(3), ["a", "b", "c"])
+    assert len(made.select_one("numbers").data_source.data["text"]) == 9
+
+
+# --- curves ----------------------------------------------------------------------------------------------------------
+
+
+def lines(made):
+    return {line.data_source.name: line for line in made.select({"name": "lines"})}
+
+
+def test_curves_have_a_band_and_leave_out_what_was_not_measured():
+    made = plots.curves(rows(), "size", "median_ms", group="implementation")
+    data = lines(made)["live: fast"].data_source.data
+    assert list(data["x"]) == [128, 256, 512]
+    assert (data["low"] < data["y"]).all() and (data["y"] < data["high"]).all()
+    assert made.yaxis[0].axis_label == "time of one call (ms)"
+
+
+def test_band_of_a_rate_is_that_of_the_time_upside_down():
+    data = lines(plots.curves(rows(), "size", "tflops_per_s", group="implementation"))["live: fast"].data_source.data
+    np.testing.assert_allclose(data["low"], data["y"] / 1.2)
+    np.testing.assert_allclose(data["high"], data["y"] / 0.9)
+    memory = lines(plots.curves(rows(), "size", "peak_bytes", group="implementation"))["live: fast"].data_source.data
+    assert list(memory["y"]) == list(memory["low"]) == [128, 256, 512]  # MiB
+
+
+def test_recorded_curves_look_different_and_say_where_they_come_from():
+    recorded = rows(factor=0.1)
+    recorded.attrs["provenance"] = {"device": "NVIDIA H200", "cuda": "13.0", "date": "2026-01-01"}
+    made = plots.curves(rows(), "size", "median_ms", group="implementation", recorded=recorded, machine="a laptop")
+    drawn = lines(made)
+    assert drawn["recorded: fast"].glyph.line_dash and not drawn["live: fast"].glyph.line_dash
+    assert drawn["recorded: fast"].glyph.line_color == drawn["live: fast"].glyph.line_color
+    notes = [title.text for title in made.select({"name": "note"})]
+    assert notes == ["a laptop", "dashed: recorded on NVIDIA H200 · 2026-01-01"]
+    assert [item.label.value for item in made.legend[0].items] == ["reference", "fast"]
+
+
+def test_curves_grow_while_a_sweep_runs():
+    table = rows()
+    made = plots.curves(table[:0], "size", "median_ms", group=["method", "implementation"])
+    assert made.legend[0].items == []
+    plots.update_curves(made, table[:2], "size", "median_ms", group=["method", "implementation"])
+    line = lines(made)["live: toy · reference"]
+    plots.update_curves(made, table, "size", "median_ms", group=["method", "implementation"])
+    assert lines(made)["live: toy · reference"] is line and len(line.data_source.data["x"]) == 3
+    assert len(made.legend[0].items) == 2
+    plots.update_curves(made, rows("other"), "size", "median_ms", group=["method", "implementation"])
+    assert len(line.data_source.data["x"]) == 0
+    assert [item.label.value for item in made.legend[0].items] == ["other · reference", "other · fast"]
+
+
+def test_roofline_has_dots_under_the_roof_also_without_rows():
+    made = plots.roofline(rows(), CEILINGS, group="implementation")
+    assert len(made.select({"name": "dots"})) == 2
+    roof = made.renderers[0].data_source.data
+    assert roof["y"].max() == pytest.approx(0.2) and roof["x"][1] == pytest.approx(2e11 / 3e10)
+    empty = plots.roofline(measure.frame([]), vars(CEILINGS), group="implementation")
+    assert np.isfinite(empty.renderers[0].data_source.data["x"]).all()
+
+
+def test_bars_write_their_values_and_refuse_negative_ones():
+    made = plots.bars(["eager", "fast"], [87.25, 4266], "GB/s")
+    assert made.renderers[-1].data_source.data["text"] == ["87.2", "4,266"]
+    for bad in (-1, float("nan")):
+        with pytest.raises(ValueError, match="from 0 on"):
+            plots.bars(["a"], [bad], "s")

@@ -1,0 +1,47 @@
+"""Bokeh figures, used by notebooks and dashboard alike.
+
+Every function returns a figure that fills its place's width. Those that the dashboard redraws have an ``update_...``
+beside them, which replaces the data and leaves the figure on the page. ``themed`` fits one to a light or a dark page.
+"""
+
+from workbench.plots.curves import bars, curves, functions, roofline, update_curves
+from workbench.plots.maps import (
+    attention_map,
+    block_grid,
+    difference_map,
+    head_overview,
+    heads_source,
+    similarity,
+    update_attention_map,
+    update_difference_map,
+    update_head_overview,
+    update_similarity,
+)
+from workbench.plots.style import BLUE, DIVERGING, MARKERS, ORANGE, PALETTE, SEQUENTIAL, color_of, colors_of, themed
+
+__all__ = [
+    "BLUE",
+    "DIVERGING",
+    "MARKERS",
+    "ORANGE",
+    "PALETTE",
+    "SEQUENTIAL",
+    "attention_map",
+    "bars",
+    "block_grid",
+    "color_of",
+    "colors_of",
+    "curves",
+    "difference_map",
+    "functions",
+    "head_overview",
+    "heads_source",
+    "roofline",
+    "similarity",
+    "themed",
+    "update_attention_map",
+    "update_curves",
+    "update_difference_map",
+    "update_head_overview",
+    "update_similarity",
+]
