@@ -1,1 +1,25 @@
-"""ipywidgets for the notebooks."""
+"""ipywidgets for the notebooks: explorers, steppers, questions and exercises, each with a still that stands for it."""
+
+from workbench_widgets.attention_viewer import attention_viewer
+from workbench_widgets.benchmark import benchmark
+from workbench_widgets.exercise import exercise
+from workbench_widgets.explore import explore
+from workbench_widgets.page import show, show_html, table_html
+from workbench_widgets.predict import predict
+from workbench_widgets.session import begin
+from workbench_widgets.source import show_source
+from workbench_widgets.stepper import stepper
+
+__all__ = [
+    "attention_viewer",
+    "begin",
+    "benchmark",
+    "exercise",
+    "explore",
+    "predict",
+    "show",
+    "show_html",
+    "show_source",
+    "stepper",
+    "table_html",
+]
