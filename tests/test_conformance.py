@@ -345,13 +345,13 @@ def test_least_bytes(method):
 @pytest.mark.parametrize("implementation", ["reference", "fast"])
 def test_workspace_bounds_the_peak(method, implementation, device):
     """The estimate that guards a run is never too low, and not so high that it would refuse what fits."""
-    example = method.example(300, device=device)
+    example = method.example(1000, device=device)
     skip_unless_it_runs(method, implementation, example)
     call(method, implementation, example)  # what is made once and kept (handles, caches) is no workspace
     measured = peak_bytes(lambda: call(method, implementation, example), device)
     measured -= call(method, implementation, example).nbytes
     estimate = method.workspace(implementation, *example.inputs.values(), **example.options)
-    small_change = 64 * 1024
+    small_change = 2**20  # what a kernel keeps per thread, whatever the size
     assert measured <= estimate + small_change
     assert estimate <= 3 * measured + small_change
 
