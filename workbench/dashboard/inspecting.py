@@ -22,6 +22,7 @@ from workbench.tasks import sentences
 
 MOST_TOKENS = 160  # 6 x 12 maps of 160 x 160 float32 are 7 MiB; longer texts cannot be read as a picture anyway
 MOST_OTHERS = 8
+LAYERS, HEADS = 6, 12  # of the pretrained encoder
 BUDGET_S = 0.25
 ORDER = Knob("order", "int", 3, "Highest power of the polynomial; its coefficients are fitted to GELU.", Range(2, 4))
 

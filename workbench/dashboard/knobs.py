@@ -143,6 +143,7 @@ class Form(pn.custom.JSComponent):
     badge = param.String(default="", doc="A letter that stands before the legend: A or B.")
 
     _esm = STATIC / "form.js"
+    _stylesheets = [(STATIC / "form.css").read_text(encoding="utf-8")]
 
     def __init__(self, on_change: Callable[[str, Any], None] = lambda name, value: None, **params: Any) -> None:
         super().__init__(sizing_mode="stretch_width", **params)
@@ -159,5 +160,10 @@ class Form(pn.custom.JSComponent):
 
     def _handle_msg(self, data: Any) -> None:
         field = self._known.get(data.get("name")) if isinstance(data, dict) else None
-        if field is not None:
-            self._on_change(field.name, field.read(data.get("value")))
+        if field is None:
+            return
+        try:
+            value = field.read(data.get("value"))
+        except ValueError:
+            return  # an answer to controls that have been replaced meanwhile
+        self._on_change(field.name, value)

@@ -38,6 +38,9 @@ class Page:
         """The page itself: built once."""
         raise NotImplementedError
 
+    def complete(self) -> None:
+        """Draw what need not be there at the first glance; called once the page is on the screen."""
+
     def csv(self) -> str:
         """The numbers on the page as CSV; empty when there are none yet."""
         return ""

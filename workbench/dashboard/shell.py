@@ -16,6 +16,7 @@ from typing import Any
 
 import panel as pn
 import param
+from panel.theme.base import Design
 
 from workbench.dashboard import state
 from workbench.dashboard.jobs import Desk, Worker, sentence
@@ -78,7 +79,10 @@ class Shell:
             page = self._page(slug)
             wrong += page.open({name: value for name, value in parameters.items() if name != "page"})
             self.body[:] = [page.view()]
+            switched = self.page is not None
             self.page = page
+            if switched:
+                page.complete()
         except Exception as error:
             log.exception("The page %s could not be shown", slug)
             self.page = None
@@ -96,6 +100,11 @@ class Shell:
 
     def say(self, message: str) -> None:
         self.bridge.message = message
+
+    def loaded(self) -> None:
+        """The first picture is on the visitor's screen: the rest may follow."""
+        if self.page is not None:
+            self.page.complete()
 
     def _page(self, slug: str) -> Page:
         if slug not in self.pages:
@@ -163,7 +172,8 @@ def open_session() -> None:
         shell.close()
 
     pn.state.on_session_destroyed(close)
-    template = pn.Template((STATIC / "index.html").read_text(encoding="utf-8"))
+    pn.state.onload(shell.loaded)
+    template = pn.Template((STATIC / "index.html").read_text(encoding="utf-8"), design=Design)
     template.add_panel("body", shell.body)
     template.add_panel("bridge", shell.bridge)
     css = "".join((STATIC / f"{name}.css").read_text(encoding="utf-8") for name in ("tokens", "shell"))

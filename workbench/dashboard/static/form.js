@@ -108,6 +108,7 @@ export function render({model, el}) {
   form.addEventListener("submit", (event) => event.preventDefault())
   if (model.legend) form.setAttribute("aria-label", model.legend)
   const drawn = new Map()
+  const closed = new Set()
 
   const draw = () => {
     const focused = form.getRootNode().activeElement?.id
@@ -126,6 +127,7 @@ export function render({model, el}) {
         if (field.help) {
           const help = make("p", {className: "help", id: `${id}-help`}, field.help)
           control.node.append(help)
+          control.node.title = field.help
           control.node.querySelector(`#${id}`)?.setAttribute("aria-describedby", help.id)
         }
         drawn.set(field.name, control)
@@ -135,8 +137,10 @@ export function render({model, el}) {
       groups.at(-1).nodes.push(control.node)
     }
     const parts = groups.map(({name, nodes}) => {
-      const heading = name ? [make("h3", {}, name)] : []
-      return make("div", {className: name ? "group knobs" : "group"}, ...heading, ...nodes)
+      if (!name) return make("div", {className: "group"}, ...nodes)
+      const folded = make("details", {className: "knobs", open: !closed.has(name)}, make("summary", {}, name), make("div", {className: "group"}, ...nodes))
+      folded.addEventListener("toggle", () => folded.open ? closed.delete(name) : closed.add(name))
+      return folded
     })
     if (model.badge) parts.unshift(make("span", {className: `badge ${model.badge}`, ariaHidden: "true"}, model.badge))
     form.replaceChildren(...parts)
