@@ -13,7 +13,7 @@ This module imports nothing of ours, and nothing heavy.
 
 import functools
 import inspect
-import math
+import reprlib
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -52,18 +52,21 @@ class Knob:
         return self.name.replace("_", " ")
 
     def check(self, value: Any) -> Any:
-        """``value`` as the method will see it, or a ``ValueError`` that names the knob, the value and what is allowed."""
+        """``value`` as the method will see it, or a ``ValueError`` naming the knob, the value and what is allowed."""
         if value is None and self.optional:
             return None
         if self.kind == "flag" and isinstance(value, bool):
             return value
-        if self.kind == "choice" and value in self.choices:
+        # True == 1 == 1.0, so equality alone would let one choice pass for another.
+        if self.kind == "choice" and any(type(value) is type(choice) and value == choice for choice in self.choices):
             return value
-        if self.kind in ("int", "float") and isinstance(value, (int, float)) and not isinstance(value, bool):
-            whole = self.kind == "float" or value == int(value) if math.isfinite(value) else False
-            if whole and self.range.low <= value <= self.range.high:
-                return int(value) if self.kind == "int" else float(value)
-        raise ValueError(f"{self.name} = {value!r} is not allowed: choose {self.allowed}.")
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if self.kind in ("int", "float") and number and self.range.low <= value <= self.range.high:  # NaN is not
+            if self.kind == "float":
+                return float(value)
+            if value == int(value):
+                return int(value)
+        raise ValueError(f"{self.name} = {reprlib.repr(value)} is not allowed: choose {self.allowed}.")
 
     def parse(self, text: str) -> Any:
         """The value that ``text`` (a command line's flag, a part of a URL) stands for, checked."""
@@ -75,7 +78,7 @@ class Knob:
             elif self.kind == "choice":
                 value = next(choice for choice in self.choices if str(choice) == text)
             else:
-                value = float(text)
+                value = int(text) if text.lstrip("+-").isdecimal() else float(text)
         except (ValueError, KeyError, StopIteration):
             value = text
         return self.check(value)
@@ -87,14 +90,16 @@ class Knob:
             words = "True or False"
         elif self.kind == "choice":
             words = "one of " + ", ".join(map(repr, self.choices))
+        elif self.kind == "int":
+            words = f"a whole number from {int(self.range.low)} to {int(self.range.high)}"
         else:
-            words = f"{'a whole number' if self.kind == 'int' else 'a number'} from {self.range.low:g} to {self.range.high:g}"
+            words = f"a number from {self.range.low:g} to {self.range.high:g}"
         return words + (" (or None)" if self.optional else "")
 
 
 @functools.cache
 def knobs(function: Callable) -> Mapping[str, Knob]:
-    """The knobs of ``function``, by name, in the order of its signature. Raises ``TypeError`` for a knob without bounds."""
+    """The knobs of ``function`` by name, in the order of its signature. Raises ``TypeError`` for one without bounds."""
     hints = typing.get_type_hints(function, include_extras=True)
     found = {}
     for parameter in inspect.signature(function).parameters.values():

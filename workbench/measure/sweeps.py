@@ -207,6 +207,8 @@ class _Plan:
         return needed <= self.memory_limit and known.seconds * growth <= CHECK_LIMIT_S
 
     def run_check(self, method: Method, size: int, direction: Direction) -> None:
+        if (method.name, direction) not in self.spent:
+            Check(method, self.example(method, 1), direction).truth  # noqa: B018 - what is slow the first time only
         check = Check(method, self.example(method, size), direction)
         start = time.perf_counter()
         peak = memory.peak_bytes(lambda: check.truth, self.device)

@@ -1,0 +1,269 @@
+"""The command line, as a person uses it: what it prints, and how it fails."""
+
+import json
+import subprocess
+import sys
+import time
+
+import nbformat
+import pytest
+from toy import METHOD, PAPER
+
+from workbench import catalog, measure
+from workbench.cli import bench, launch, main, papers
+
+
+def run(capsys, *arguments):
+    """(exit code, stdout, stderr) of one command."""
+    try:
+        code = main(arguments)
+    except SystemExit as ended:
+        code = ended.code
+    return code, *capsys.readouterr()
+
+
+@pytest.fixture
+def toy(monkeypatch):
+    monkeypatch.setattr(catalog, "paper", lambda slug: PAPER)
+    monkeypatch.setattr(catalog, "papers", lambda: iter([PAPER]))
+    monkeypatch.setattr(catalog, "slugs", lambda: {"toy": "attention"})
+
+
+def fails(capsys, *arguments):
+    """The one sentence of a command that must fail."""
+    code, printed, said = run(capsys, *arguments)
+    assert code == 2 and not printed
+    assert said.startswith("workbench: ") and len(said.strip().splitlines()) == 1
+    return said.removeprefix("workbench: ").strip()
+
+
+# --- start-up --------------------------------------------------------------------------------------------------------
+
+
+def test_help_is_quick_and_imports_nothing_heavy():
+    code = (
+        "import sys\nfrom workbench.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass\nheavy ="
+        " {'torch', 'pandas', 'panel', 'bokeh', 'papermill', 'numpy'} & set(sys.modules)\nassert not heavy, heavy"
+    )
+    start = time.perf_counter()
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert time.perf_counter() - start < 1.5  # 0.1 s on an idle machine; 0.5 s is promised
+    for command in ("list", "show", "bench", "serve", "lab", "run"):
+        assert command in printed
+
+
+def test_python_m_workbench_is_the_same_command():
+    for module in ("workbench", "workbench.cli"):
+        ended = subprocess.run([sys.executable, "-m", module], capture_output=True, text=True)
+        assert ended.returncode == 2 and ended.stderr.startswith("workbench: ") and ended.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("arguments", [(), ("fly",), ("list", "--colour"), ("show",), ("serve", "--port", "many")])
+def test_bad_usage_is_one_sentence(capsys, arguments):
+    fails(capsys, *arguments)
+
+
+def test_a_closed_pipe_is_no_error():
+    command = f"{sys.executable} -m workbench.cli show flash_attention_2 | head -1"
+    ended = subprocess.run(command, shell=True, capture_output=True, text=True)
+    assert "FlashAttention-2" in ended.stdout and not ended.stderr
+
+
+# --- list, show ------------------------------------------------------------------------------------------------------
+
+
+def test_list_shows_every_paper_in_a_line(capsys):
+    code, printed, _ = run(capsys, "list")
+    heading, *lines = printed.splitlines()
+    assert code == 0 and heading.split() == [
+        "slug", "chapter", "year", "methods", "lesson", "tests", "recorded", "title",
+    ]  # fmt: skip
+    assert [line.split()[0] for line in lines] == list(catalog.slugs())
+
+
+def test_list_as_markdown(capsys, toy):
+    _, printed, _ = run(capsys, "list", "--markdown")
+    assert printed.splitlines()[-1] == (
+        "| [A Toy](https://arxiv.org/abs/0000.00000) | attention | 2024 | `toy` | no | no | no |"
+    )
+
+
+def test_show_tells_everything(capsys, toy):
+    code, printed, _ = run(capsys, "show", "toy")
+    words = " ".join(printed.split())
+    assert code == 0
+    for said in (
+        "https://arxiv.org/abs/0000.00000",
+        "Sums need no table.",
+        "factor = 1.0: What the result is multiplied with. Allowed: a number from 0 to 4.",
+        "sign = plus: The sign of the result. Allowed: one of 'plus', 'minus'.",
+        "batch = 1: Rows. Allowed: a whole number from 1 to 8.",
+        "fast: runs",
+        "absent: does not run. It is not installed. It needs a GPU.",
+        "faster: It is faster. Reported: 3 x on a GPU (Table 1).",
+        "must hold at scale cpu and gpu",
+    ):
+        assert said in words
+
+
+def test_show_of_an_unknown_paper(capsys):
+    assert fails(capsys, "show", "polycon") == "No paper is called 'polycon'. Did you mean polycom?"
+
+
+# --- bench -----------------------------------------------------------------------------------------------------------
+
+
+def row(implementation, size, median, **settings):
+    row = {"method": "toy", "implementation": implementation, "direction": "forward", "size": size, "dtype": "bfloat16",
+           "device": "cuda", "factor": 1.0, "sign": "plus", "batch": 2, "status": "ok", "reason": "",
+           "median_ms": median, "low_ms": 0.9 * median, "high_ms": 1.1 * median, "repeats": 30, "peak_bytes": 10,
+           "flops": 4e9, "bytes": 1e6, "tflops_per_s": 4 / median, "gb_per_s": 1 / median, "floor_ms": 0.1,
+           "roofline": 0.1 / median}  # fmt: skip
+    return row | settings
+
+
+def test_the_table_compares_side_by_side():
+    too_large = {"status": "too large", "reason": "Needs 3 TiB.", "median_ms": None}
+    rows = [row("fast", 128, 0.5), row("reference", 128, 2.0), row("greedy", 128, 0.75), row("fast", 8192, 20.0),
+            row("reference", 8192, 1.0, **too_large)]  # fmt: skip
+    heading, *lines = (" ".join(line.split()) for line in bench.lines(measure.frame(rows)))
+    assert heading == "toy, forward, bfloat16, factor 1, sign plus, batch 2"
+    assert lines[:6] == [
+        "size implementation ms 20 % to 80 % rate of the limit x reference x greedy",
+        "128 fast 0.5 0.45 to 0.55 8 TFLOP/s 20% 4.00 1.50",
+        "128 reference 2 1.8 to 2.2 2 TFLOP/s 5%",
+        "128 greedy 0.75 0.675 to 0.825 5.33 TFLOP/s 13%",
+        "8,192 fast 20 18 to 22 0.2 TFLOP/s 0%",  # nothing there to compare with
+        "8,192 reference too large",
+    ]
+    assert "reference: Needs 3 TiB." in lines
+
+
+def test_the_table_has_a_block_for_each_group_and_names_what_varies():
+    rows = [row("fast", 128, 0.5, group="attention"), row("fast", 128, 1.0, group="attention", batch=4),
+            row("fast", 128, 2.0, group="other", bytes=1e12)]  # fmt: skip
+    printed = bench.lines(measure.frame(rows))
+    assert [line for line in printed if "bfloat16" in line] == [
+        "attention, toy, forward, bfloat16, factor 1, sign plus",
+        "other, toy, forward, bfloat16, factor 1, sign plus, batch 2",
+    ]
+    assert any("batch 4" in line for line in printed)
+    assert any("GB/s" in line for line in printed[-3:])  # few FLOPs for its bytes
+
+
+def test_recorded_table_has_the_machine_on_top(capsys, toy, monkeypatch, tmp_path):
+    assert "Nothing is recorded for toy" in fails(capsys, "bench", "toy")
+    assert "Nothing is recorded for any paper" in fails(capsys, "bench")
+    content = {"provenance": {"device": "NVIDIA H200", "cuda": "13.0"}, "rows": [row("fast", 128, 0.5)]}
+    (tmp_path / "toy.json").write_text(json.dumps(content))
+    monkeypatch.setattr(measure.records, "RECORDED", tmp_path)
+    for arguments in (("bench",), ("bench", "toy")):
+        code, printed, _ = run(capsys, *arguments)
+        assert code == 0 and printed.splitlines()[0] == "toy, recorded on NVIDIA H200"
+        assert "0.45 to 0.55" in printed
+
+
+LIVE = ("bench", "toy", "--live", "--sizes", "8,16", "--seconds", "0.005")
+
+
+def test_live_measurement_takes_flags_made_from_knobs(capsys, toy, tmp_path):
+    output = tmp_path / "rows.json"
+    chosen = ("--implementation", "fast", "--implementation", "reference", "--direction", "forward")
+    code, printed, _ = run(capsys, *LIVE, *chosen, "--factor", "2", "--batch", "3", "--output", str(output))
+    assert code == 0 and printed.startswith("toy, measured on ")
+    assert "factor 2, sign plus, batch 3" in printed and "x reference" in printed
+    table = measure.load(output)
+    assert len(table) == 4 and set(table["factor"]) == {2.0} and set(table["status"]) == {"ok"}
+
+
+def test_live_help_lists_the_knobs(capsys, toy):
+    code, printed, _ = run(capsys, "bench", "toy", "--live", "--help")
+    assert code == 0 and "--factor VALUE" in printed and "Allowed: a number from 0 to 4." in " ".join(printed.split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("--factor", "9"), "factor = 9 is not allowed: choose a number from 0 to 4"),
+        (("--batch", "x"), "batch = 'x' is not allowed"),
+        (("--sizes", "8;16"), "--sizes takes whole numbers"),
+        (("--sizes", "0"), "Sizes are whole numbers from 1 on"),
+        (("--implementation", "quick"), "No implementation quick here: choose reference, fast"),
+        (("--method", "other"), "invalid choice: 'other'"),
+        (("--device", "tpu"), "There is no device 'tpu' here"),
+        (("--colour", "red"), "unrecognized arguments: --colour red"),
+    ],
+)
+def test_bad_settings_of_a_live_measurement(capsys, toy, arguments, sentence):
+    assert sentence in fails(capsys, *LIVE, *arguments)
+
+
+def test_live_needs_a_paper(capsys):
+    assert fails(capsys, "bench", "--live").startswith("Name the paper to measure")
+    assert "Did you mean polycom" in fails(capsys, "bench", "polycon", "--live")
+
+
+def test_an_interrupted_measurement_shows_what_it_has(capsys, toy, monkeypatch):
+    def interrupted(*arguments, **settings):
+        yield measure.measure(METHOD, "fast", METHOD.example(8), budget_s=0.005) | {"size": 8}
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(measure, "sweep", interrupted)
+    code, printed, said = run(capsys, *LIVE)
+    assert code == 0 and "fast" in printed and "stopped after 1 of" in said
+
+
+# --- serve, lab, run -------------------------------------------------------------------------------------------------
+
+
+def test_serve_and_lab_start_the_right_program(capsys, monkeypatch):
+    started = []
+    monkeypatch.setattr(launch.subprocess, "call", lambda command: started.append(command[1:]) or 0)
+    assert run(capsys, "serve", "--port", "5100", "--show")[0] == 0
+    assert run(capsys, "lab")[0] == 0
+    (serve, lab) = started
+    assert serve[:3] == ["-m", "panel", "serve"] and serve[3].endswith("dashboard")
+    assert serve[4:] == ["--address", "localhost", "--port", "5100", "--show"]
+    assert lab[:3] == ["-m", "jupyter", "lab"] and lab[3].endswith("notebooks")
+
+
+def test_serve_refuses_a_port_that_cannot_be(capsys):
+    assert fails(capsys, "serve", "--port", "70000").startswith("--port = 70000 is not allowed")
+
+
+@pytest.fixture
+def notebook(tmp_path):
+    cells = [
+        nbformat.v4.new_code_cell("scale = 'laptop'\ncount = 1", metadata={"tags": ["parameters"]}),
+        nbformat.v4.new_code_cell("assert scale == 'ci' and count == 3, (scale, count)"),
+    ]
+    path = tmp_path / "lesson.ipynb"
+    metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3"}, "language_info": {"name": "python"}}
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=metadata), path)
+    return str(path)
+
+
+def test_run_executes_a_notebook_with_parameters(capsys, notebook, tmp_path):
+    output = tmp_path / "out.ipynb"
+    code, _, _ = run(capsys, "run", notebook, "-p", "scale", "ci", "-p", "count", "3", "--output", str(output))
+    assert code == 0 and output.exists()
+
+
+def test_run_says_which_cell_failed(capsys, notebook):
+    code, _, said = run(capsys, "run", notebook)
+    assert code == 2 and "lesson.ipynb failed in cell 2: AssertionError: ('laptop', 1)" in said
+
+
+def test_run_refuses_a_parameter_that_the_notebook_does_not_have(capsys, notebook):
+    said = fails(capsys, "run", notebook, "-p", "scale", "ci", "-p", "colour", "red")
+    assert said == "lesson.ipynb has no parameter colour: it has scale, count."
+
+
+def test_run_refuses_what_is_no_notebook(capsys):
+    assert "There is no notebook nowhere.ipynb: name a file or one of" in fails(capsys, "run", "nowhere.ipynb")
+
+
+def test_aligned_columns():
+    rows = [{"name": "a", "count": "1"}, {"name": "long", "count": "200"}]
+    assert papers.aligned(rows, right=("count",)) == ["name  count", "a         1", "long    200"]
+    assert papers.aligned([]) == []

@@ -1,0 +1,156 @@
+"""The command line: ``workbench list | show | bench | serve | lab | run``.
+
+An error is one sentence on stderr and exit code 2. Nothing heavy is imported before a command needs it.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from workbench import catalog, controls
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> None:
+        self.exit(2, f"workbench: {message.rstrip('.')}. See {self.prog} --help.\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        options = vars(_parser(arguments).parse_args(arguments))
+        return options.pop("command")(**options) or 0
+    except BrokenPipeError:  # the reader of a pipe (head, less) has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (ValueError, KeyError, OSError, ImportError, RuntimeError) as error:
+        sentence = " ".join(str(error.args[0] if isinstance(error, KeyError) else error).split())
+        print(f"workbench: {sentence}", file=sys.stderr)
+        return 2
+
+
+def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
+    parser = _Parser(prog="workbench", description="Take an efficient-Transformer paper apart.")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", parser_class=_Parser, required=True)
+
+    def command(name: str, run, help: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=help, description=help)
+        added.set_defaults(command=run)
+        return added
+
+    listing = command("list", _list, "The papers, with their methods and their state.")
+    listing.add_argument("--markdown", action="store_true", help="as the table that the README shows")
+
+    showing = command("show", _show, "One paper: its idea, methods, knobs, implementations and claims.")
+    showing.add_argument("slug", help="the paper's name, as list prints it")
+
+    bench = command("bench", _bench, "The recorded measurements; with --live, measurements made here and now.")
+    bench.add_argument("slug", nargs="?", help="the paper's name; without it, all that was recorded")
+    bench.add_argument("--live", action="store_true", help="measure here; SLUG --live --help lists the knobs")
+    if bench_slug := _slug_to_measure(arguments):
+        _add_live_flags(bench, bench_slug)
+
+    serving = command("serve", _serve, "The dashboard, on this machine.")
+    serving.add_argument("--port", type=int, default=5006, help="5006 when not given")
+    serving.add_argument("--show", action="store_true", help="open it in a browser")
+
+    command("lab", _lab, "JupyterLab on the notebooks.")
+
+    running = command("run", _run, "Execute a notebook from top to bottom.")
+    running.add_argument("notebook", help="a path, or a paper's name")
+    running.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
+                         dest="parameters", help="such as: -p scale ci -p device cpu")  # fmt: skip
+    running.add_argument("--output", help="where to write the executed notebook; nowhere when not given")
+    return parser
+
+
+def _slug_to_measure(arguments: Sequence[str]) -> str | None:
+    """The paper whose knobs become flags: only ``bench SLUG --live`` has any."""
+    if arguments[:1] != ["bench"] or "--live" not in arguments:
+        return None
+    return next((word for word in arguments[1:] if not word.startswith("-")), None)
+
+
+def _add_live_flags(bench: argparse.ArgumentParser, slug: str) -> None:
+    paper = catalog.paper(slug)
+    live = bench.add_argument_group("with --live")
+    methods = [method.name for method in paper.methods]
+    live.add_argument("--method", action="append", choices=methods, metavar="NAME", dest="methods",
+                      help=f"one of {', '.join(methods)}; may be repeated; all when not given")  # fmt: skip
+    live.add_argument("--implementation", action="append", metavar="NAME", dest="implementations",
+                      help="reference, fast or a baseline; may be repeated; all when not given")  # fmt: skip
+    live.add_argument("--direction", action="append", choices=("forward", "backward"), dest="directions",
+                      help="may be repeated; both when not given")  # fmt: skip
+    live.add_argument("--sizes", default="256,512,1024,2048", help="such as 256,512 (tokens or rows)")
+    live.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    live.add_argument("--dtype", default="float32", choices=("float64", "float32", "bfloat16", "float16"))
+    live.add_argument("--seconds", type=float, default=0.3, help="for each measurement; 0.3 when not given")
+    live.add_argument("--time-limit", type=float, default=10.0, help="seconds that a single call may take; 10")
+    live.add_argument("--output", help="write the rows as JSON, with the machine they come from")
+    for title, knobs in (("shape", "shape_knobs"), ("options", "knobs")):
+        group = bench.add_argument_group(f"{title} (with --live)")
+        found = {name: knob for method in paper.methods for name, knob in getattr(method, knobs).items()}
+        for name, knob in found.items():
+            group.add_argument(
+                f"--{name.replace('_', '-')}",
+                type=_parse_with(knob),
+                dest=f"{title}.{name}",
+                default=argparse.SUPPRESS,
+                metavar="VALUE",
+                help=f"{knob.help} Allowed: {knob.allowed}. Default: {knob.default}.".replace("%", "%%"),
+            )
+
+
+def _parse_with(knob: controls.Knob):
+    def parse(text: str):
+        try:
+            return knob.parse(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return parse
+
+
+def _list(**options) -> int:
+    from workbench.cli import papers
+
+    return papers.show_all(**options)
+
+
+def _show(**options) -> int:
+    from workbench.cli import papers
+
+    return papers.show_one(**options)
+
+
+def _bench(slug: str | None, live: bool, **options) -> int:
+    from workbench.cli import bench
+
+    if not live:
+        return bench.show_recorded(slug)
+    if slug is None:
+        raise ValueError("Name the paper to measure: workbench bench SLUG --live.")
+    grouped = {title: {name.partition(".")[2]: value for name, value in options.items() if name.startswith(f"{title}.")}
+               for title in ("shape", "options")}  # fmt: skip
+    plain = {name: value for name, value in options.items() if "." not in name}
+    return bench.measure_here(slug, **grouped, **plain)
+
+
+def _serve(**options) -> int:
+    from workbench.cli import launch
+
+    return launch.serve(**options)
+
+
+def _lab() -> int:
+    from workbench.cli import launch
+
+    return launch.lab()
+
+
+def _run(**options) -> int:
+    from workbench.cli import launch
+
+    return launch.run(**options)

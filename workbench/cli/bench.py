@@ -1,0 +1,153 @@
+"""``workbench bench``: recorded measurements as a table, or live ones."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from workbench import catalog, measure
+from workbench.cli.papers import aligned
+
+COMPUTE_BOUND = 30  # FLOPs per byte from which on TFLOP/s say more than GB/s
+LABELS = ("method", "implementation", "direction", "size", "status", "reason", "group")
+
+
+def show_recorded(slug: str | None) -> int:
+    """Print what was recorded for one paper, or for all."""
+    papers = [catalog.paper(slug)] if slug else list(catalog.papers())
+    found = {paper.slug: measure.recorded(paper.slug) for paper in papers}
+    if all(table is None for table in found.values()):
+        raise ValueError(
+            f"Nothing is recorded for {slug or 'any paper'}: measure here with workbench bench SLUG --live."
+        )
+    for name, table in found.items():
+        if table is not None:
+            print(f"{name}, recorded on {measure.machine_line(table.attrs['provenance'])}\n")
+            print("\n".join(lines(table)))
+    return 0
+
+
+def measure_here(
+    slug: str,
+    *,
+    methods: Sequence[str] | None,
+    implementations: Sequence[str] | None,
+    directions: Sequence[str] | None,
+    sizes: str,
+    device: str,
+    dtype: str,
+    seconds: float,
+    time_limit: float,
+    output: str | None,
+    shape: Mapping[str, Any],
+    options: Mapping[str, Any],
+) -> int:
+    """Measure on this machine, print the table, write the rows down when ``output`` names a file.
+
+    Interrupted (Ctrl-C), it prints what it has.
+    """
+    paper, device = catalog.paper(slug), measure.pick_device(device)
+    chosen = [paper.method(name) for name in methods] if methods else paper.methods
+    choices = [
+        (method, name)
+        for method in chosen
+        for name in method.implementations
+        if not implementations or name in implementations
+    ]
+    if unknown := set(implementations or ()) - {name for method in chosen for name in method.implementations}:
+        known = dict.fromkeys(name for method in chosen for name in method.implementations)
+        raise ValueError(f"No implementation {', '.join(sorted(unknown))} here: choose {', '.join(known)}.")
+    try:
+        numbers = [int(size) for size in sizes.split(",")]
+    except ValueError:
+        raise ValueError(f"--sizes takes whole numbers with commas between them, not {sizes!r}.") from None
+    directions = directions or ["forward", "backward"]
+    settings = {"device": device, "dtype": dtype, "shape": shape, "options": options, "directions": directions}
+    sweep = measure.sweep(choices, numbers, budget_s=seconds, time_limit_s=time_limit, **settings)
+
+    rows, total = [], len(choices) * len(numbers) * len(directions)
+    try:
+        for row in sweep:
+            rows.append(row)
+            if sys.stderr.isatty():
+                print(f"\r{len(rows)} of {total}", end="\r", file=sys.stderr, flush=True)
+    except KeyboardInterrupt:
+        print(f"stopped after {len(rows)} of {total}", file=sys.stderr)
+    print(f"{slug}, measured on {measure.machine_line(measure.machine(device))}\n")
+    print("\n".join(lines(measure.frame(rows))))
+    if output:
+        measure.save(rows, output, device)
+    return 0
+
+
+def lines(table: pd.DataFrame) -> list[str]:
+    """The table as aligned text: a block for each group, method, direction and dtype, with the settings that are the
+    same everywhere in its heading."""
+    table = table.assign(group=table["group"].fillna("") if "group" in table else "")
+    made = []
+    for (*names, dtype), part in table.groupby(["group", "method", "direction", "dtype"], sort=False):
+        settings = part[[name for name in part if name not in (*LABELS, *measure.COLUMNS)]]
+        settings = settings.apply(lambda column: column.map(_plain))
+        varying = [name for name in settings if settings[name].nunique() > 1]
+        fixed = [name for name in settings if name not in varying and settings[name].iloc[0]]
+        made.append(", ".join([*filter(None, names), dtype, *(f"{name} {settings[name].iloc[0]}" for name in fixed)]))
+        speed_ups = _speed_ups(part, settings)
+        against = dict.fromkeys(name for found in speed_ups.values() for name in found)
+        cells = []
+        for index, row in zip(part.index, part.to_dict("records"), strict=True):
+            found = speed_ups.get(index, {})
+            cells.append(_cells(row, settings.loc[index, varying]) | {name: found.get(name, "") for name in against})
+        made += aligned(cells, right=tuple(name for name in cells[0] if name not in ("implementation", "shape")))
+        made += ["", *_notes(part)]
+    return made
+
+
+def _cells(row: Mapping[str, Any], shape: pd.Series) -> dict[str, str]:
+    cells = {"size": f"{row['size']:,.0f}"}
+    if len(shape):
+        cells["shape"] = ", ".join(f"{name} {value}" for name, value in shape.items() if value)
+    cells["implementation"] = row["implementation"]
+    if row["status"] != "ok":
+        return {**cells, "ms": row["status"], "20 % to 80 %": "", "rate": "", "of the limit": ""}
+    by_flops = row["flops"] >= COMPUTE_BOUND * row["bytes"]
+    rate = f"{row['tflops_per_s']:.3g} TFLOP/s" if by_flops else f"{_number(row['gb_per_s'])} GB/s"
+    cells |= {"ms": _number(row["median_ms"]), "20 % to 80 %": f"{_number(row['low_ms'])} to {_number(row['high_ms'])}"}
+    return {**cells, "rate": rate, "of the limit": f"{row['roofline']:.0%}" if pd.notna(row["roofline"]) else ""}
+
+
+def _speed_ups(part: pd.DataFrame, settings: pd.DataFrame) -> dict[Any, dict[str, str]]:
+    """For every row of ``fast``: how many times faster it is than each other implementation of the same call."""
+    keys = pd.concat([part["size"], settings], axis=1).astype(str).agg("|".join, axis=1)
+    times = {
+        (key, name): time
+        for key, name, time in zip(keys, part["implementation"], part["median_ms"], strict=True)
+        if pd.notna(time)
+    }
+    others = [name for name in dict.fromkeys(part["implementation"]) if name != "fast"]
+    return {
+        index: {f"x {name}": f"{times[key, name] / times[key, 'fast']:.2f}" for name in others if (key, name) in times}
+        for index, key, name in zip(part.index, keys, part["implementation"], strict=True)
+        if name == "fast" and (key, "fast") in times
+    }
+
+
+def _notes(part: pd.DataFrame) -> list[str]:
+    """What the rows have to say, each sentence once, with whom it is about."""
+    about: dict[str, dict[str, None]] = {}
+    for name, reason in zip(part["implementation"], part["reason"], strict=True):
+        if isinstance(reason, str) and reason:
+            about.setdefault(reason, {})[name] = None
+    notes = [f"{', '.join(names)}: {reason}" for reason, names in about.items()]
+    return [*notes, ""] if notes else []
+
+
+def _plain(value: Any) -> str:
+    """A setting in words; an empty one is not mentioned."""
+    if value is None or value is False or value != value:
+        return ""
+    return "yes" if value is True else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"

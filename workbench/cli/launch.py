@@ -1,0 +1,72 @@
+"""``workbench serve``, ``lab`` and ``run``: what starts another program."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from workbench import catalog
+
+PACKAGE = Path(catalog.__file__).parent
+NOTEBOOKS = PACKAGE.parent / "notebooks"
+
+
+def serve(port: int, show: bool) -> int:
+    """The dashboard, until it is interrupted."""
+    if not 1 <= port <= 65535:
+        raise ValueError(f"--port = {port} is not allowed: choose a whole number from 1 to 65535.")
+    command = ["panel", "serve", str(PACKAGE / "dashboard"), "--address", "localhost", "--port", str(port)]
+    return _module(*command, *(["--show"] if show else []))
+
+
+def lab() -> int:
+    """JupyterLab on the notebooks, until it is interrupted."""
+    if not NOTEBOOKS.is_dir():
+        raise FileNotFoundError(f"The notebooks are part of a checkout, and there is no {NOTEBOOKS}.")
+    return _module("jupyter", "lab", str(NOTEBOOKS))
+
+
+def run(notebook: str, parameters: Sequence[tuple[str, str]], output: str | None = None) -> int:
+    """Execute a notebook. Raises ``ValueError`` for a parameter that it does not have: papermill would only warn."""
+    import papermill
+    from papermill.exceptions import PapermillExecutionError
+    from papermill.inspection import inspect_notebook
+
+    path = _notebook(notebook)
+    known = inspect_notebook(str(path))
+    values = {name: _value(text) for name, text in parameters}
+    if unknown := sorted(set(values) - set(known)):
+        raise ValueError(f"{path.name} has no parameter {', '.join(unknown)}: it has {', '.join(known) or 'none'}.")
+    try:
+        papermill.execute_notebook(str(path), output, parameters=values, kernel_name="python3", cwd=path.parent)
+    except PapermillExecutionError as error:
+        raise RuntimeError(f"{path.name} failed in cell {error.exec_count}: {error.ename}: {error.evalue}") from None
+    return 0
+
+
+def _notebook(name: str) -> Path:
+    path = Path(name)
+    if path.exists():
+        return path
+    if name in catalog.slugs():
+        path = NOTEBOOKS / catalog.slugs()[name] / f"{name}.ipynb"
+    if not path.exists():
+        raise FileNotFoundError(f"There is no notebook {path}: name a file or one of {', '.join(catalog.slugs())}.")
+    return path
+
+
+def _value(text: str) -> Any:
+    """A number or True, where the text is one, else the text."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def _module(*command: str) -> int:
+    try:
+        return subprocess.call([sys.executable, "-m", *command])
+    except KeyboardInterrupt:
+        return 0
