@@ -20,13 +20,13 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 serve: $(READY) ## the dashboard, on http://localhost:5006 (PORT=... for another port)
-	$(RUN) -m panel serve workbench/dashboard --address localhost --port $(PORT) $(ARGS)
+	$(RUN) -m workbench serve --port $(PORT) $(ARGS)
 
 lab: $(READY) ## JupyterLab on the notebooks
-	$(RUN) -m jupyter lab notebooks/00_start_here.ipynb $(ARGS)
+	$(RUN) -m workbench lab $(ARGS)
 
 bench: $(READY) ## the recorded measurements (ARGS="flash_attention_2 --live" measures here)
-	$(RUN) -m workbench.cli bench $(ARGS)
+	$(RUN) -m workbench bench $(ARGS)
 
 test: $(READY) browser lint ## everything that this machine can run; a skipped test says why
 	@status=0; \

@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import reprlib
 import shutil
 from itertools import chain
 
@@ -186,7 +187,7 @@ def test_knobs_are_validated(method):
         for value in bad:
             with pytest.raises(ValueError, match=f"{name} = .*choose") as caught:
                 call(method, "auto", example, **{name: value})
-            assert repr(value) in str(caught.value)
+            assert reprlib.repr(value) in str(caught.value)
 
 
 @every_method
@@ -272,10 +273,11 @@ def test_compiles_to_a_kernel(method):
     compiled_equals_eager(method, "inductor", device="cuda")
 
 
-@every_method
+WEIGHTED = {name: method for name, method in METHODS.items() if method.layer}
+
+
+@pytest.mark.parametrize("method", WEIGHTED.values(), ids=WEIGHTED)
 def test_the_layer_holds_weights_only(method):
-    if method.layer is None:
-        pytest.skip(f"{method.name} has no weights.")
     layer = method.layer(20)
     x = torch.randn(3, 20 * method.branches)
     assert list(layer.parameters())
@@ -351,7 +353,7 @@ def test_workspace_bounds_the_peak(method, implementation, device):
     measured = peak_bytes(lambda: call(method, implementation, example), device)
     measured -= call(method, implementation, example).nbytes
     estimate = method.workspace(implementation, *example.inputs.values(), **example.options)
-    small_change = 2**20  # what a kernel keeps per thread, whatever the size
+    small_change = 2**20 * (1 + torch.get_num_threads())  # what a kernel keeps per thread, whatever the size
     assert measured <= estimate + small_change
     assert estimate <= 3 * measured + small_change
 

@@ -341,7 +341,7 @@ def test_a_lesson_has_the_eight_headings(slug):
 
 def test_the_readme_lists_the_papers_as_they_are():
     printed = subprocess.run(
-        [sys.executable, "-m", "workbench.cli", "list", "--markdown"],
+        [sys.executable, "-m", "workbench", "list", "--markdown"],
         cwd=ROOT,
         capture_output=True,
         text=True,
