@@ -1,0 +1,408 @@
+"""PolyNorm, a polynomial whose powers are normalised over the row: forward and backward, each in one pass over x.
+
+With :math:`r_p = (\\mathrm{mean}_j\\, x_j^{2p} + \\varepsilon)^{-1/2}` and :math:`c_p = a_p r_p` the output is one
+polynomial per row, :math:`y = b + c_1 x + c_2 x^2 + ...`. With :math:`S_p = \\sum_j g_j x_j^p` the gradient is
+
+.. math:: dx = g\\,(c_1 + 2 c_2 x + 3 c_3 x^2 + ...) - (k_1 x + k_2 x^3 + k_3 x^5 + ...), \\quad
+          k_p = \\tfrac pD a_p r_p^3 S_p
+
+so a row is read, summed, and turned into its result while it stays in registers. Kept for the backward pass: x and the
+``order`` scales of each row. Sums run in a fixed order: the same input gives the same bits.
+"""
+
+import torch
+from torch import Tensor
+
+from workbench_kernels.tiles import arithmetic, as_rows, head_and_tail, pieces, programs_per_tensor, sum_partials
+
+try:
+    import triton
+    import triton.language as tl
+except ImportError:  # `tiles.why_not` says so
+    triton = None
+
+LONGEST_ROW = 16384  # in registers; longer rows are read twice, the second time from the L2 cache
+LONG_BLOCK = 8192
+
+
+def poly_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-6) -> Tensor:
+    """y (..., width) = bias + sum over p of weight[p-1] x^p / rms(x^p), normalised over the last axis.
+
+    x (..., width), float16, bfloat16 or float32 (on a CPU also float64); weight (1 to 4,), bias (1,), any float.
+    Differentiable once, in x, weight and bias. On CUDA it needs Triton (`tiles.why_not`).
+    """
+    return torch.ops.workbench.poly_norm(x, weight, bias, eps)[0]
+
+
+# --- CUDA ------------------------------------------------------------------------------------------------------------
+
+
+def forward_triton(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """The output, and the scales r_p (rows, order) in float32."""
+    rows = as_rows(x)
+    count, width = rows.shape
+    y = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    scales = torch.empty(count, len(weight), dtype=torch.float32, device=x.device)
+    arguments = (rows, weight, bias, y, scales, count, width, rows.stride(0), eps)
+    with torch.cuda.device_of(x):
+        if width > LONGEST_ROW:
+            _forward_long_kernel[(count,)](*arguments, ORDER=len(weight), BLOCK=LONG_BLOCK, num_warps=8)
+        else:
+            head, tail = head_and_tail(width)
+            height, warps = forward_shape(width)
+            _forward_kernel[(-(-count // height),)](
+                *arguments, ORDER=len(weight), HEAD=head, TAIL=tail, ROWS=height, num_warps=warps
+            )
+    return y, scales
+
+
+def backward_triton(
+    grad: Tensor, x: Tensor, scales: Tensor, weight: Tensor, bias: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients of x, weight and bias."""
+    rows, grad_rows = as_rows(x), as_rows(grad)
+    count, width = rows.shape
+    grad_x = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    height, warps, per_processor = backward_shape(width)
+    programs = programs_per_tensor(-(-count // height), x.device, per_processor)
+    partials = torch.empty(len(weight) + 1, programs, dtype=torch.float32, device=x.device)
+    arguments = (rows, grad_rows, scales, weight, grad_x, partials, count, width, rows.stride(0), grad_rows.stride(0))
+    with torch.cuda.device_of(x):
+        if width > LONGEST_ROW:
+            _backward_long_kernel[(programs,)](*arguments, ORDER=len(weight), BLOCK=LONG_BLOCK, num_warps=warps)
+        else:
+            head, tail = head_and_tail(width)
+            _backward_kernel[(programs,)](
+                *arguments, ORDER=len(weight), HEAD=head, TAIL=tail, ROWS=height, num_warps=warps
+            )
+        grad_weight, grad_bias = sum_partials(partials, weight, bias)
+    return grad_x, grad_weight, grad_bias
+
+
+def forward_shape(width: int) -> tuple[int, int]:
+    """Rows and warps of a program of the forward pass."""
+    if width <= 1024:
+        return max(1, 4096 // (2 * max(width, 32))), 4
+    return 1, 4 if width <= 4096 else 8 if width <= 8192 else 16
+
+
+def backward_shape(width: int) -> tuple[int, int, int]:
+    """Rows and warps of a program of the backward pass, and programs a multiprocessor (0: one program a tile)."""
+    if width > LONGEST_ROW:
+        return 1, 8, 0
+    return *forward_shape(width), 0
+
+
+# --- CPU -------------------------------------------------------------------------------------------------------------
+
+
+def forward_torch(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """As ``forward_triton``, in pieces of rows that stay in the cache."""
+    rows, dtype = as_rows(x), arithmetic(x.dtype)
+    count, width = rows.shape
+    y = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    scales = torch.empty(count, len(weight), dtype=dtype, device=x.device)
+    weight, bias = weight.to(dtype), bias.to(dtype)
+    for piece in pieces(count, width):
+        part = rows[piece].to(dtype)
+        for p, power in enumerate(_powers(part, len(weight))):
+            norm = torch.linalg.vector_norm(power, dim=-1)
+            scales[piece, p] = torch.rsqrt(norm.square_().div_(width).add_(eps))
+        result = _horner(part, bias, *(scales[piece] * weight).split(1, dim=1))
+        y.view(count, width)[piece] = result
+    return y, scales
+
+
+def backward_torch(
+    grad: Tensor, x: Tensor, scales: Tensor, weight: Tensor, bias: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """As ``backward_triton``, in pieces of rows that stay in the cache."""
+    rows, grad_rows, dtype = as_rows(x), as_rows(grad), arithmetic(x.dtype)
+    count, width = rows.shape
+    grad_x = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    order = len(weight)
+    degree = torch.arange(1, order + 1, dtype=dtype, device=x.device)
+    grad_weight, grad_bias = torch.zeros(order, dtype=dtype), torch.zeros(1, dtype=dtype)
+    for piece in pieces(count, width):
+        part, above, scale = rows[piece].to(dtype), grad_rows[piece].to(dtype), scales[piece]
+        sums = torch.stack([(power * above).sum(-1) for power in _powers(part, order)], dim=-1)
+        grad_weight += (scale * sums).sum(0)
+        grad_bias += above.sum()
+        slope = degree * scale * weight.to(dtype)
+        # In this order no factor leaves the range of float32 while the powers of x themselves are in it.
+        pull = -slope * (scale * sums) * scale / width
+        square = part * part
+        result = _horner(part, *slope.split(1, dim=1)).mul_(above)
+        pulled = _horner(square, *pull.split(1, dim=1))
+        grad_x.view(count, width)[piece] = result.addcmul_(part, pulled)
+    return grad_x, grad_weight.to(weight.dtype), grad_bias.to(bias.dtype)
+
+
+def _powers(x: Tensor, order: int) -> list[Tensor]:
+    powers = [x]
+    for _ in range(order - 1):
+        powers.append(powers[-1] * x)
+    return powers
+
+
+def _horner(x: Tensor, *coefficients: Tensor) -> Tensor:
+    """coefficients[0] + coefficients[1] x + ..., each of them (rows, 1) or (1,)."""
+    *lower, value = coefficients
+    value = value.expand_as(x).clone() if not lower else value
+    for coefficient in reversed(lower):
+        value = torch.addcmul(coefficient, x, value)
+    return value
+
+
+# --- the operators ---------------------------------------------------------------------------------------------------
+
+_forward = torch.library.custom_op("workbench::poly_norm", forward_triton, mutates_args=(), device_types="cuda")
+_forward.register_kernel("cpu")(forward_torch)
+_backward = torch.library.custom_op(
+    "workbench::poly_norm_backward", backward_triton, mutates_args=(), device_types="cuda"
+)
+_backward.register_kernel("cpu")(backward_torch)
+
+
+@_forward.register_fake
+def _(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    rows = x.numel() // x.shape[-1]
+    return x.new_empty(x.shape), x.new_empty(rows, len(weight), dtype=arithmetic(x.dtype))
+
+
+@_backward.register_fake
+def _(grad: Tensor, x: Tensor, scales: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    return x.new_empty(x.shape), torch.empty_like(weight), torch.empty_like(bias)
+
+
+def _keep(ctx, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
+    x, weight, bias, _ = inputs
+    ctx.save_for_backward(x, output[1], weight, bias)
+    ctx.set_materialize_grads(False)
+
+
+def _differentiate(ctx, grad: Tensor, grad_scales: None) -> tuple[Tensor, Tensor, Tensor, None]:
+    return *_backward(grad, *ctx.saved_tensors), None
+
+
+_forward.register_autograd(_differentiate, setup_context=_keep)
+
+
+# --- the kernels -----------------------------------------------------------------------------------------------------
+
+if triton is not None:
+
+    @triton.jit
+    def _add_squares(x, s1, s2, s3, s4, ORDER: tl.constexpr):
+        """Row sums of x^2, x^4, ... added to what was there."""
+        x2 = x * x
+        s1 += tl.sum(x2, axis=1)
+        if ORDER >= 2:
+            s2 += tl.sum(x2 * x2, axis=1)
+        if ORDER >= 3:
+            x3 = x2 * x
+            s3 += tl.sum(x3 * x3, axis=1)
+        if ORDER >= 4:
+            x4 = x2 * x2
+            s4 += tl.sum(x4 * x4, axis=1)
+        return s1, s2, s3, s4
+
+    @triton.jit
+    def _add_products(x, g, s0, s1, s2, s3, s4, ORDER: tl.constexpr):
+        """Row sums of g, g x, g x^2, ... added to what was there."""
+        s0 += tl.sum(g, axis=1)
+        gx = g * x
+        s1 += tl.sum(gx, axis=1)
+        if ORDER >= 2:
+            gx *= x
+            s2 += tl.sum(gx, axis=1)
+        if ORDER >= 3:
+            gx *= x
+            s3 += tl.sum(gx, axis=1)
+        if ORDER >= 4:
+            gx *= x
+            s4 += tl.sum(gx, axis=1)
+        return s0, s1, s2, s3, s4
+
+    @triton.jit
+    def _coefficient(total, weight, scales, row, real, width, eps, P: tl.constexpr, ORDER: tl.constexpr):
+        """c_p = a_p r_p as a column, from the row sum of x^2p; r_p is stored."""
+        scale = tl.rsqrt(total / width + eps)
+        tl.store(scales + row * ORDER + P - 1, scale, mask=real)
+        return (scale * tl.load(weight + P - 1).to(tl.float32))[:, None]
+
+    @triton.jit
+    def _coefficients(s1, s2, s3, s4, weight, scales, row, real, width, eps, ORDER: tl.constexpr):
+        c1 = _coefficient(s1, weight, scales, row, real, width, eps, 1, ORDER)
+        c2, c3, c4 = c1, c1, c1
+        if ORDER >= 2:
+            c2 = _coefficient(s2, weight, scales, row, real, width, eps, 2, ORDER)
+        if ORDER >= 3:
+            c3 = _coefficient(s3, weight, scales, row, real, width, eps, 3, ORDER)
+        if ORDER >= 4:
+            c4 = _coefficient(s4, weight, scales, row, real, width, eps, 4, ORDER)
+        return c1, c2, c3, c4
+
+    @triton.jit
+    def _slope_and_pull(total, scales, weight, row, real, width, P: tl.constexpr, ORDER: tl.constexpr):
+        """p c_p and k_p as columns, and the rows' part of the gradient of a_p, from S_p.
+
+        k_p = p/D a_p r_p^3 S_p is multiplied in this order so that it leaves the range of float32 no sooner than x^2p.
+        """
+        scale = tl.load(scales + row * ORDER + P - 1, mask=real, other=0.0)
+        slope = P * tl.load(weight + P - 1).to(tl.float32) * scale
+        normalised = scale * total
+        return slope[:, None], (slope * normalised * scale / width)[:, None], tl.sum(normalised)
+
+    @triton.jit
+    def _slopes_and_pulls(s1, s2, s3, s4, scales, weight, row, real, width, ORDER: tl.constexpr):
+        d1, k1, a1 = _slope_and_pull(s1, scales, weight, row, real, width, 1, ORDER)
+        d2, d3, d4, k2, k3, k4, a2, a3, a4 = d1, d1, d1, k1, k1, k1, a1, a1, a1
+        if ORDER >= 2:
+            d2, k2, a2 = _slope_and_pull(s2, scales, weight, row, real, width, 2, ORDER)
+        if ORDER >= 3:
+            d3, k3, a3 = _slope_and_pull(s3, scales, weight, row, real, width, 3, ORDER)
+        if ORDER >= 4:
+            d4, k4, a4 = _slope_and_pull(s4, scales, weight, row, real, width, 4, ORDER)
+        return d1, d2, d3, d4, k1, k2, k3, k4, a1, a2, a3, a4
+
+    @triton.jit
+    def _polynomial(x, c0, c1, c2, c3, c4, ORDER: tl.constexpr):
+        """c0 + c1 x + ... + c_ORDER x^ORDER."""
+        value = c0 + tl.zeros_like(x)
+        if ORDER == 1:
+            value = c1 * x + c0
+        if ORDER == 2:
+            value = (c2 * x + c1) * x + c0
+        if ORDER == 3:
+            value = ((c3 * x + c2) * x + c1) * x + c0
+        if ORDER == 4:
+            value = (((c4 * x + c3) * x + c2) * x + c1) * x + c0
+        return value
+
+    @triton.jit
+    def _gradient(x, g, d1, d2, d3, d4, k1, k2, k3, k4, ORDER: tl.constexpr):
+        """g (d1 + d2 x + ...) - x (k1 + k2 x^2 + ...)."""
+        pull = _polynomial(x * x, k1, k2, k3, k4, k4, ORDER - 1)
+        return g * _polynomial(x, d1, d2, d3, d4, d4, ORDER - 1) - x * pull
+
+    @triton.jit
+    def _store_partials(partials, a0, a1, a2, a3, a4, ORDER: tl.constexpr):
+        """One column of partial sums: the gradients of the coefficients, then that of the bias."""
+        column = partials + tl.program_id(0)
+        programs = tl.num_programs(0)
+        tl.store(column, a1)
+        if ORDER >= 2:
+            tl.store(column + programs, a2)
+        if ORDER >= 3:
+            tl.store(column + 2 * programs, a3)
+        if ORDER >= 4:
+            tl.store(column + 3 * programs, a4)
+        tl.store(column + ORDER * programs, a0)
+
+    @triton.jit
+    def _load(pointer, start, columns, mask):
+        return tl.load(pointer + start + columns, mask=mask, other=0.0, eviction_policy="evict_first").to(tl.float32)
+
+    @triton.jit
+    def _forward_kernel(
+        x, weight, bias, y, scales, rows, width, stride, eps,
+        ORDER: tl.constexpr, HEAD: tl.constexpr, TAIL: tl.constexpr, ROWS: tl.constexpr,
+    ):  # fmt: skip
+        row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+        real = row < rows
+        from_row, to_row = (row * stride)[:, None], (row * width)[:, None]
+        columns, mask = tl.arange(0, HEAD)[None], real[:, None]
+        head = _load(x, from_row, columns, mask)
+        if TAIL > 0:
+            tail_columns = HEAD + tl.arange(0, TAIL)[None]
+            tail_mask = mask & (tail_columns < width)
+            tail = _load(x, from_row, tail_columns, tail_mask)
+        zero = tl.zeros((ROWS,), tl.float32)
+        s1, s2, s3, s4 = _add_squares(head, zero, zero, zero, zero, ORDER)
+        if TAIL > 0:
+            s1, s2, s3, s4 = _add_squares(tail, s1, s2, s3, s4, ORDER)
+        c1, c2, c3, c4 = _coefficients(s1, s2, s3, s4, weight, scales, row, real, width, eps, ORDER)
+        b = tl.load(bias).to(tl.float32)
+        tl.store(y + to_row + columns, _polynomial(head, b, c1, c2, c3, c4, ORDER), mask=mask)
+        if TAIL > 0:
+            tl.store(y + to_row + tail_columns, _polynomial(tail, b, c1, c2, c3, c4, ORDER), mask=tail_mask)
+
+    @triton.jit
+    def _backward_kernel(
+        x, grad, scales, weight, grad_x, partials, rows, width, stride, grad_stride,
+        ORDER: tl.constexpr, HEAD: tl.constexpr, TAIL: tl.constexpr, ROWS: tl.constexpr,
+    ):  # fmt: skip
+        t0, t1, t2, t3, t4 = 0.0, 0.0, 0.0, 0.0, 0.0
+        columns, tail_columns = tl.arange(0, HEAD)[None], HEAD + tl.arange(0, TAIL if TAIL > 0 else 1)[None]
+        for tile in range(tl.program_id(0), tl.cdiv(rows, ROWS), tl.num_programs(0)):
+            row = tile.to(tl.int64) * ROWS + tl.arange(0, ROWS)
+            real = row < rows
+            from_x, from_grad, to_row = (row * stride)[:, None], (row * grad_stride)[:, None], (row * width)[:, None]
+            mask = real[:, None]
+            head, head_grad = _load(x, from_x, columns, mask), _load(grad, from_grad, columns, mask)
+            tail_mask = mask & (tail_columns < width)
+            if TAIL > 0:
+                tail = _load(x, from_x, tail_columns, tail_mask)
+                tail_grad = _load(grad, from_grad, tail_columns, tail_mask)
+            zero = tl.zeros((ROWS,), tl.float32)
+            s0, s1, s2, s3, s4 = _add_products(head, head_grad, zero, zero, zero, zero, zero, ORDER)
+            if TAIL > 0:
+                s0, s1, s2, s3, s4 = _add_products(tail, tail_grad, s0, s1, s2, s3, s4, ORDER)
+            d1, d2, d3, d4, k1, k2, k3, k4, a1, a2, a3, a4 = _slopes_and_pulls(
+                s1, s2, s3, s4, scales, weight, row, real, width, ORDER
+            )
+            dx = _gradient(head, head_grad, d1, d2, d3, d4, k1, k2, k3, k4, ORDER)
+            tl.store(grad_x + to_row + columns, dx, mask=mask)
+            if TAIL > 0:
+                dx = _gradient(tail, tail_grad, d1, d2, d3, d4, k1, k2, k3, k4, ORDER)
+                tl.store(grad_x + to_row + tail_columns, dx, mask=tail_mask)
+            t0, t1, t2, t3, t4 = t0 + tl.sum(s0), t1 + a1, t2 + a2, t3 + a3, t4 + a4
+        _store_partials(partials, t0, t1, t2, t3, t4, ORDER)
+
+    @triton.jit
+    def _forward_long_kernel(
+        x, weight, bias, y, scales, rows, width, stride, eps, ORDER: tl.constexpr, BLOCK: tl.constexpr
+    ):  # fmt: skip
+        row = tl.program_id(0).to(tl.int64) + tl.arange(0, 1)
+        real = row < rows
+        from_row, to_row = (row * stride)[:, None], (row * width)[:, None]
+        s1 = tl.zeros((1,), tl.float32)
+        s2, s3, s4 = s1, s1, s1
+        for start in range(0, width, BLOCK):
+            columns = start + tl.arange(0, BLOCK)[None]
+            part = tl.load(x + from_row + columns, mask=columns < width, other=0.0).to(tl.float32)
+            s1, s2, s3, s4 = _add_squares(part, s1, s2, s3, s4, ORDER)
+        c1, c2, c3, c4 = _coefficients(s1, s2, s3, s4, weight, scales, row, real, width, eps, ORDER)
+        b = tl.load(bias).to(tl.float32)
+        for start in range(0, width, BLOCK):
+            columns = start + tl.arange(0, BLOCK)[None]
+            part = _load(x, from_row, columns, columns < width)
+            tl.store(y + to_row + columns, _polynomial(part, b, c1, c2, c3, c4, ORDER), mask=columns < width)
+
+    @triton.jit
+    def _backward_long_kernel(
+        x, grad, scales, weight, grad_x, partials, rows, width, stride, grad_stride,
+        ORDER: tl.constexpr, BLOCK: tl.constexpr,
+    ):  # fmt: skip
+        row = tl.program_id(0).to(tl.int64) + tl.arange(0, 1)
+        real = row < rows
+        from_x, from_grad, to_row = (row * stride)[:, None], (row * grad_stride)[:, None], (row * width)[:, None]
+        s0 = tl.zeros((1,), tl.float32)
+        s1, s2, s3, s4 = s0, s0, s0, s0
+        for start in range(0, width, BLOCK):
+            columns = start + tl.arange(0, BLOCK)[None]
+            mask = columns < width
+            part = tl.load(x + from_x + columns, mask=mask, other=0.0).to(tl.float32)
+            above = tl.load(grad + from_grad + columns, mask=mask, other=0.0).to(tl.float32)
+            s0, s1, s2, s3, s4 = _add_products(part, above, s0, s1, s2, s3, s4, ORDER)
+        d1, d2, d3, d4, k1, k2, k3, k4, a1, a2, a3, a4 = _slopes_and_pulls(
+            s1, s2, s3, s4, scales, weight, row, real, width, ORDER
+        )
+        for start in range(0, width, BLOCK):
+            columns = start + tl.arange(0, BLOCK)[None]
+            mask = columns < width
+            part, above = _load(x, from_x, columns, mask), _load(grad, from_grad, columns, mask)
+            dx = _gradient(part, above, d1, d2, d3, d4, k1, k2, k3, k4, ORDER)
+            tl.store(grad_x + to_row + columns, dx, mask=mask)
+        _store_partials(partials, tl.sum(s0), a1, a2, a3, a4, ORDER)

@@ -1,0 +1,824 @@
+r"""PolyCom: a feed-forward activation that is a learnable polynomial.
+
+Zhijian Zhuo et al., *Polynomial Composition Activations: Unleashing the Dynamics of Large Language Models*,
+arXiv 2411.03884, ICLR 2025.
+
+Idea. A feed-forward block is ``down(activation(up(x)))``. ReLU and GELU let pre-activations interact to first order,
+SwiGLU to second. PolyCom learns a polynomial of low order instead: three coefficients and a bias for a whole layer. A
+bare polynomial would explode, so it is composed with a tame function :math:`\rho`, in one of two orders (Eq. 1):
+
+.. math:: \text{type I: } \sum_{i=0}^r a_i\, \rho(x)^i \qquad \text{type II: } \sum_{i=0}^r a_i\, \rho(x^i)
+
+**PolyReLU** (Eq. 2) is type I with :math:`\rho = \mathrm{ReLU}`; **PolyNorm** (Eq. 3) is type II with :math:`\rho` the
+normalisation of a row to unit root mean square, so its output stays bounded however large x is.
+
+Notation:
+
+==================  ==================  =============================================================================
+paper               here                shape
+==================  ==================  =============================================================================
+:math:`x`           x                   (..., D); D = ``hidden``, the width of the feed-forward block's inside
+:math:`a_1..a_r`    weight              (r,), **ascending**: ``weight[p - 1]`` multiplies the p-th power
+:math:`a_0`         bias                (1,)
+:math:`r`           order               3 in the paper
+:math:`r_p`         row scale           (..., 1), :math:`(\frac1D \sum_j x_j^{2p} + \varepsilon)^{-1/2}`
+:math:`g, u`        gate, value         the two halves of a gated activation's input, gate first
+==================  ==================  =============================================================================
+
+The text of the paper divides by the L2 norm; its code, and this module, divide by the root mean square: coefficients
+differ by :math:`\sqrt D`. The official code stores the cubic coefficient first: ``from_official_order`` converts.
+
+What makes it fast: once the r row scales are known, PolyNorm is *one polynomial per row*,
+:math:`y = ((c_3 x + c_2) x + c_1) x + b` with :math:`c_p = a_p r_p`. One read of x, one write of y; and for the
+backward pass x and r numbers a row are all that has to be kept.
+"""
+
+import functools
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from typing import Annotated, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from workbench.controls import Range
+from workbench.feedforward._polycom_theory import (
+    effective_rank,
+    identity_errors,
+    order_errors,
+    piecewise_linear_error,
+    rate,
+    sawtooth_error,
+    sawtooth_square,
+    spline_error,
+)
+from workbench.paper import Baseline, Claim, Cost, Example, Method, Paper
+
+__all__ = [
+    "PAPER",
+    "FeedForward",
+    "PolyNorm",
+    "PolyReLU",
+    "effective_rank",
+    "equal_parameter_hidden",
+    "fit_coefficients",
+    "from_official_order",
+    "geglu",
+    "gelu",
+    "identity_errors",
+    "order_errors",
+    "piecewise_linear_error",
+    "poly_norm",
+    "poly_relu",
+    "rate",
+    "reglu",
+    "relu",
+    "relu_squared",
+    "saved_bytes",
+    "sawtooth_error",
+    "sawtooth_square",
+    "spline_error",
+    "swiglu",
+    "type_one",
+    "type_two",
+]
+
+Rows = Float[Tensor, "*rows hidden"]
+GatedRows = Float[Tensor, "*rows two_hidden"]
+Weight = Float[Tensor, " order"]
+Bias = Float[Tensor, "1"]
+Epsilon = Annotated[float, Range(0.0, 0.01), "Added to the mean of the squared power; small rows fade below its root."]
+Approximate = Annotated[Literal["none", "tanh"], "The exact error function, or its tanh approximation."]
+
+MAX_ORDER = 4
+
+
+# --- the reference: Eq. 1 to 3 ---------------------------------------------------------------------------------------
+
+
+def powers(x: Tensor, order: int) -> Iterator[Tensor]:
+    """x, x^2, ..., x^order, each from the one before."""
+    power = x
+    yield power
+    for _ in range(order - 1):
+        power = power * x
+        yield power
+
+
+def type_one(x: Rows, rho: Callable[[Tensor], Tensor], weight: Weight, bias: Bias) -> Rows:
+    """Eq. 1, left: the polynomial of rho(x)."""
+    terms = powers(rho(x), len(weight))
+    return sum(a * term for a, term in zip(weight, terms, strict=True)) + bias[0]
+
+
+def type_two(x: Rows, rho: Callable[[Tensor], Tensor], weight: Weight, bias: Bias) -> Rows:
+    """Eq. 1, right: the sum of rho of the powers."""
+    terms = map(rho, powers(x, len(weight)))
+    return sum(a * term for a, term in zip(weight, terms, strict=True)) + bias[0]
+
+
+def normalise(x: Rows, eps: float) -> Rows:
+    """Each row divided by its root mean square; eps is inside the root."""
+    return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + eps)
+
+
+def poly_relu_reference(x: Rows, weight: Weight, bias: Bias) -> Rows:
+    """PolyReLU, Eq. 2: a_0 + a_1 x_+ + a_2 x_+^2 + a_3 x_+^3. The constant stands outside the ReLU.
+
+    x (..., hidden), weight (order,) ascending with 1 to 4 coefficients, bias (1,). Any floating dtype; the output has
+    x's. Raises ``ValueError`` for what does not fit together. O(order) operations a number; grows like x^order.
+    """
+    _check_polynomial("poly_relu", x, weight, bias)
+    return type_one(x, torch.relu, weight, bias)
+
+
+def poly_norm_reference(x: Rows, weight: Weight, bias: Bias, *, eps: Epsilon = 1e-6) -> Rows:
+    """PolyNorm, Eq. 3, in the form of the official code: each power of a row is divided by its root mean square.
+
+    x (..., hidden): rows are normalised over the last axis. weight (order,) ascending with 1 to 4 coefficients, bias
+    (1,). Any floating dtype; the output has x's. A row of zeros gives the bias. Raises ``ValueError`` for what does not
+    fit together. O(order) operations a number; in float16 x^6 overflows from |x| = 6.35 on (not in ``fast``).
+    """
+    _check_polynomial("poly_norm", x, weight, bias)
+    return type_two(x, lambda power: normalise(power, eps), weight, bias)
+
+
+# --- the comparison set ----------------------------------------------------------------------------------------------
+
+
+def relu_reference(x: Rows) -> Rows:
+    """ReLU, max(x, 0); its derivative at 0 is 0."""
+    _check_rows("relu", x)
+    return torch.relu(x)
+
+
+def gelu_reference(x: Rows, *, approximate: Approximate = "none") -> Rows:
+    """GELU, x Phi(x) with the normal distribution function Phi; ``"tanh"`` is the approximation older code uses."""
+    _check_rows("gelu", x)
+    if approximate == "tanh":
+        return 0.5 * x * (1 + torch.tanh((2 / torch.pi) ** 0.5 * (x + 0.044715 * x**3)))
+    return x * 0.5 * (1 + torch.erf(x / 2**0.5))
+
+
+def relu_squared_reference(x: Rows) -> Rows:
+    """ReLU squared, max(x, 0)^2 (Primer)."""
+    _check_rows("relu_squared", x)
+    return torch.relu(x).square()
+
+
+def swiglu_reference(x: GatedRows) -> Rows:
+    """SwiGLU: g sigmoid(g) * u, where (g, u) are the halves of x (..., 2 hidden), gate first. Returns (..., hidden)."""
+    gate, value = _halves("swiglu", x)
+    return gate * torch.sigmoid(gate) * value
+
+
+def geglu_reference(x: GatedRows) -> Rows:
+    """GEGLU: GELU(g) * u, halves as in ``swiglu``."""
+    gate, value = _halves("geglu", x)
+    return gate * 0.5 * (1 + torch.erf(gate / 2**0.5)) * value
+
+
+def reglu_reference(x: GatedRows) -> Rows:
+    """ReGLU: max(g, 0) * u, halves as in ``swiglu``."""
+    gate, value = _halves("reglu", x)
+    return torch.relu(gate) * value
+
+
+# --- fast: one read, one write, float32 arithmetic inside ------------------------------------------------------------
+
+
+def poly_norm_fast(x: Rows, weight: Weight, bias: Bias, *, eps: Epsilon = 1e-6) -> Rows:
+    """PolyNorm in one pass over x: a Triton kernel on CUDA, rows in cache-sized pieces on a CPU.
+
+    Arguments and errors as ``reference``. Powers, sums and polynomial are float32 (float64 for float64 input) and are
+    rounded once. The backward pass keeps x and ``order`` numbers a row, and is deterministic.
+    """
+    _check_polynomial("poly_norm", x, weight, bias)
+    from workbench_kernels.poly_norm import poly_norm
+
+    return poly_norm(x, weight, bias, eps)
+
+
+def poly_relu_fast(x: Rows, weight: Weight, bias: Bias) -> Rows:
+    """PolyReLU in one pass over x, as ``poly_norm``'s; the backward pass keeps x alone, and is deterministic."""
+    _check_polynomial("poly_relu", x, weight, bias)
+    from workbench_kernels.poly_relu import poly_relu
+
+    return poly_relu(x, weight, bias)
+
+
+def gelu_fast(x: Rows, *, approximate: Approximate = "none") -> Rows:
+    """PyTorch's own GELU: one kernel forward, one backward, nothing to gain."""
+    _check_rows("gelu", x)
+    return nn.functional.gelu(x, approximate=approximate)
+
+
+def relu_squared_fast(x: Rows) -> Rows:
+    """ReLU squared in one pass over x; PyTorch takes two."""
+    _check_rows("relu_squared", x)
+    from workbench_kernels.pointwise import relu_squared
+
+    return relu_squared(x)
+
+
+def swiglu_fast(x: GatedRows) -> Rows:
+    """SwiGLU in one pass over x; the backward pass keeps x alone. Arguments as ``reference``."""
+    return _gated_fast("swiglu", x)
+
+
+def geglu_fast(x: GatedRows) -> Rows:
+    """GEGLU in one pass over x; the backward pass keeps x alone. Arguments as ``reference``."""
+    return _gated_fast("geglu", x)
+
+
+def reglu_fast(x: GatedRows) -> Rows:
+    """ReGLU in one pass over x; the backward pass keeps x alone. Arguments as ``reference``."""
+    return _gated_fast("reglu", x)
+
+
+def _gated_fast(name: str, x: Tensor) -> Tensor:
+    _halves(name, x)
+    from workbench_kernels.gated import gated
+
+    return gated(x, {"swiglu": "silu", "geglu": "gelu", "reglu": "relu"}[name])
+
+
+def why_not_fast(x: Tensor, *inputs: Tensor, **options: object) -> list[str]:
+    """Why the fused kernels cannot run on these inputs, in sentences."""
+    if x.is_cpu or x.is_meta:
+        return []
+    if not x.is_cuda:
+        return [f"There is a kernel for CUDA and a path for CPU, not for {x.device.type}."]
+    from workbench_kernels.tiles import why_not
+
+    return why_not(x.dtype)
+
+
+# --- what it is held against -----------------------------------------------------------------------------------------
+
+
+def _why_not_compiled(x: Tensor, *inputs: Tensor, **options: object) -> list[str]:
+    if x.is_cuda:
+        from workbench_kernels.tiles import why_not
+
+        return why_not()
+    if not x.is_cpu:
+        return [f"torch.compile is measured on CPU and CUDA, not on {x.device.type}."]
+    compilers = [os.environ.get("CXX", "g++"), "clang++", "cl"]
+    if not any(map(shutil.which, compilers)):
+        return [f"torch.compile needs a C++ compiler on a CPU, and none of {', '.join(compilers)} is here."]
+    return []
+
+
+def _compiled(function: Callable[..., Tensor]) -> Baseline:
+    """``torch.compile`` of the equations, anew for every shape: a sweep must not time a graph for unknown sizes."""
+
+    @functools.cache
+    def compiled_for(
+        shape: torch.Size, dtype: torch.dtype, device: torch.device, needs_grad: bool
+    ) -> Callable[..., Tensor]:
+        def call(*inputs: Tensor, **options: object) -> Tensor:
+            return function(*inputs, **options)
+
+        # PyTorch stops compiling a function after 8 shapes; a code object of its own gives each shape its own count.
+        call.__code__ = call.__code__.replace()
+        return torch.compile(call, fullgraph=True, dynamic=False)
+
+    def run(x: Tensor, *inputs: Tensor, **options: object) -> Tensor:
+        return compiled_for(x.shape, x.dtype, x.device, x.requires_grad)(x, *inputs, **options)
+
+    return Baseline(run, _why_not_compiled)
+
+
+def _checkpointed(function: Callable[..., Tensor]) -> Baseline:
+    """What the official code does against the memory of its eager formula: keep x, and compute everything again."""
+
+    def run(*inputs: Tensor, **options: object) -> Tensor:
+        return checkpoint(function, *inputs, use_reentrant=False, **options)
+
+    return Baseline(run)
+
+
+# --- layers: they hold weights, nothing else -------------------------------------------------------------------------
+
+
+class _Polynomial(nn.Module):
+    """Coefficients of one layer, all powers alike at the start as in the paper: 1/order each, and no bias."""
+
+    def __init__(self, order: int = 3, implementation: str = "auto") -> None:
+        super().__init__()
+        if not 1 <= order <= MAX_ORDER:
+            raise ValueError(f"order = {order} is not allowed: choose a whole number from 1 to {MAX_ORDER}.")
+        self.weight = nn.Parameter(torch.full((order,), 1 / order))
+        self.bias = nn.Parameter(torch.zeros(1))
+        self.implementation = implementation
+
+    def extra_repr(self) -> str:
+        return f"order={len(self.weight)}, implementation={self.implementation!r}"
+
+
+class PolyNorm(_Polynomial):
+    """PolyNorm with its coefficients: (..., hidden) to (..., hidden). ``order`` 1 to 4; ``eps`` as in ``poly_norm``."""
+
+    def __init__(self, order: int = 3, eps: float = 1e-6, implementation: str = "auto") -> None:
+        super().__init__(order, implementation)
+        self.eps = eps
+
+    def forward(self, x: Rows) -> Rows:
+        return poly_norm(x, self.weight, self.bias, eps=self.eps, implementation=self.implementation)
+
+
+class PolyReLU(_Polynomial):
+    """PolyReLU with its coefficients: (..., hidden) to (..., hidden). ``order`` is 1 to 4."""
+
+    def forward(self, x: Rows) -> Rows:
+        return poly_relu(x, self.weight, self.bias, implementation=self.implementation)
+
+
+def equal_parameter_hidden(hidden: int, branches_from: int, branches_to: int) -> int:
+    """The hidden size that keeps a feed-forward block's parameters when its activation takes other branches.
+
+    A block has ``branches + 1`` matrices of ``width * hidden``: SwiGLU's 5504 (two branches) becomes PolyNorm's 8256.
+    """
+    return round(hidden * (branches_from + 1) / (branches_to + 1))
+
+
+class FeedForward(nn.Module):
+    """``down(activation(up(x)))``: (..., width) to (..., width).
+
+    hidden          width of the activation's output; a gated activation's up-projection is twice as wide, in one matrix
+    activation      a method of the toggle "activation"
+    implementation  "auto", "reference", "fast" or one of the activation's baselines
+    order           of the polynomial, where the activation is one
+    """
+
+    def __init__(
+        self,
+        width: int,
+        hidden: int,
+        activation: Method,
+        implementation: str = "auto",
+        order: int = 3,
+        bias: bool = False,
+    ) -> None:
+        super().__init__()
+        self.up = nn.Linear(width, activation.branches * hidden, bias=bias)
+        self.activation = (
+            activation.layer(hidden, order=order, implementation=implementation)
+            if activation.layer
+            else functools.partial(activation, implementation=implementation)
+        )
+        self.down = nn.Linear(hidden, width, bias=bias)
+
+    def forward(self, x: Float[Tensor, "*rows width"]) -> Float[Tensor, "*rows width"]:
+        return self.down(self.activation(self.up(x)))
+
+
+# --- coefficients ----------------------------------------------------------------------------------------------------
+
+
+def from_official_order(weight: Weight) -> Weight:
+    """Coefficients in the official code's order (cubic, square, linear) in ours (linear, square, cubic), or back."""
+    return weight.flip(0)
+
+
+@torch.no_grad()
+def fit_coefficients(method: Method, x: Rows, target: Rows, *, order: int = 3) -> tuple[Weight, Bias]:
+    """The coefficients with which ``method`` comes closest to ``target`` on ``x``: least squares, in closed form.
+
+    Both polynomials are linear in (weight, bias), so their value with one coefficient 1 and the others 0 is one column
+    of a least-squares problem, solved in float64. x and target (..., hidden) alike; ``method`` is ``poly_norm`` or
+    ``poly_relu``. Returns weight (order,) and bias (1,) on x's device, float64 for float64 x and float32 otherwise.
+    Raises ``ValueError`` for another shape of target. O(order^2) operations and 8 (order + 1) bytes a number of x.
+    """
+    if target.shape != x.shape:
+        raise ValueError(f"The target must have the shape of x, {tuple(x.shape)}, not {tuple(target.shape)}.")
+    inputs = x.double().cpu()
+    unit = torch.eye(order + 1, dtype=torch.float64)
+    columns = [method.reference(inputs, row[:-1], row[-1:]).flatten() for row in unit]
+    # The driver that finds the shortest solution: x may be such that columns coincide (all negative, all equal).
+    wanted = target.double().cpu().flatten()[:, None]
+    solution = torch.linalg.lstsq(torch.stack(columns, 1), wanted, driver="gelsd").solution
+    solution = solution.flatten().to(x.device, torch.float64 if x.dtype == torch.float64 else torch.float32)
+    return solution[:-1], solution[-1:]
+
+
+def saved_bytes(function: Callable[..., Tensor], *inputs: Tensor, **options: object) -> int:
+    """Bytes that autograd keeps for the backward pass of ``function(*inputs, **options)``; shared ones count once."""
+    kept: dict[int, Tensor] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        output = function(*(tensor.detach().requires_grad_() for tensor in inputs), **options)
+    total = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+    del output
+    return total
+
+
+# --- inputs and cost -------------------------------------------------------------------------------------------------
+
+Hidden = Annotated[int, Range(2, 65536, log=True), "Width of the feed-forward block's inside."]
+Order = Annotated[int, Range(1, MAX_ORDER), "Degree of the polynomial; 3 in the paper."]
+
+
+def _normal(shape: tuple[int, ...], device: str, dtype: str, seed: int) -> Tensor:
+    generator = None if device == "meta" else torch.Generator(device).manual_seed(seed)
+    return torch.randn(shape, generator=generator, device=device, dtype=getattr(torch, dtype))
+
+
+def polynomial_example(
+    rows: int, *, device: str = "cpu", dtype: str = "float32", seed: int = 0, hidden: Hidden = 1024, order: Order = 3
+) -> Example:
+    """Standard-normal rows (rows, hidden); coefficients 1/order and no bias, as at the start of training."""
+    placed = {"device": device, "dtype": getattr(torch, dtype)}
+    x = _normal((rows, hidden), device, dtype, seed)
+    return Example({"x": x, "weight": torch.full((order,), 1 / order, **placed), "bias": torch.zeros(1, **placed)})
+
+
+def plain_example(
+    rows: int, *, device: str = "cpu", dtype: str = "float32", seed: int = 0, hidden: Hidden = 1024
+) -> Example:
+    """Standard-normal rows (rows, hidden)."""
+    return Example({"x": _normal((rows, hidden), device, dtype, seed)})
+
+
+def gated_example(
+    rows: int, *, device: str = "cpu", dtype: str = "float32", seed: int = 0, hidden: Hidden = 1024
+) -> Example:
+    """Standard-normal rows (rows, 2 hidden): gate, then value."""
+    return Example({"x": _normal((rows, 2 * hidden), device, dtype, seed)})
+
+
+def poly_norm_cost(x: Tensor, weight: Tensor, bias: Tensor, **options: object) -> Cost:
+    """5 r - 2 operations a number forward: r - 1 powers, r sums of squares (x^2 is there already), r of Horner.
+
+    Backward 7 r - 1: r - 1 powers, r sums of g x^p and one of g, and two polynomials of degree r - 1.
+    """
+    order = len(weight)
+    forward, backward = 5 * order - 2, 7 * order - 1
+    return _cost(forward, backward, x, x, weight.nbytes + bias.nbytes)
+
+
+def poly_relu_cost(x: Tensor, weight: Tensor, bias: Tensor) -> Cost:
+    """2 r + 1 operations a number forward (Horner, the maximum); backward 2 r + 1 for x, 3 r for the coefficients."""
+    order = len(weight)
+    return _cost(2 * order + 1, 5 * order + 1, x, x, weight.nbytes + bias.nbytes)
+
+
+def _cost(forward: int, backward: int, x: Tensor, output: Tensor, coefficients: int = 0) -> Cost:
+    """Operations are given for one number of the output. Forward reads x and writes the output; backward reads x and
+    the gradient of the output and writes the gradient of x. Coefficients are read, and their gradients written."""
+    numbers = output.numel()
+    moved = x.nbytes + output.nbytes + coefficients
+    return Cost(forward * numbers, moved, backward * numbers, moved + x.nbytes + coefficients)
+
+
+def _plain_cost(forward: int, backward: int) -> Callable[..., Cost]:
+    """Operations for one number; an exponential, an error function or a division counts as one."""
+    return lambda x, **options: _cost(forward, backward, x, x)
+
+
+def _gated_cost(forward: int, backward: int) -> Callable[..., Cost]:
+    """As ``_plain_cost``, for one number of the output, which is half as wide as x."""
+    return lambda x, **options: _cost(forward, backward, x, x[..., : x.shape[-1] // 2])
+
+
+def _workspace(reference: int, pieces: int = 0) -> Callable[..., int]:
+    """Bytes beside input and output at the peak of a forward call that needs no gradients, an upper bound.
+
+    The equations hold ``reference`` tensors like x, and so does whatever is not ``fast``. Fast holds the scales of the
+    rows and, on a CPU, ``pieces`` pieces of 2^15 numbers a core.
+    """
+
+    def workspace(implementation: str, x: Tensor, *inputs: Tensor, **options: object) -> int:
+        if implementation != "fast":
+            return reference * x.nbytes
+        size = 8 if x.dtype == torch.float64 else 4
+        on_cpu = pieces * size * min(x.numel(), 2**15 * torch.get_num_threads()) if x.is_cpu else 0
+        return on_cpu + size * sum(len(each) for each in inputs) * x[..., 0].numel()
+
+    return workspace
+
+
+# --- the methods -----------------------------------------------------------------------------------------------------
+
+
+def _activation(
+    name: str,
+    title: str,
+    idea: str,
+    *,
+    reference: Callable[..., Tensor],
+    eager: Callable[..., Tensor] | None = None,
+    **settings: object,
+) -> Method:
+    """What the methods of this module share. ``eager`` is PyTorch's own one or two calls, where there are some."""
+    baselines = {"eager": Baseline(eager)} if eager else {}
+    if "layer" in settings:
+        baselines["checkpointed"] = _checkpointed(reference)
+    return Method(
+        name=name,
+        title=title,
+        idea=idea,
+        toggle="activation",
+        reference=reference,
+        tolerance={"float64": 1e-12, "float32": 1e-5},
+        baselines={**baselines, "torch_compile": _compiled(reference)},
+        **settings,
+    )
+
+
+relu = _activation(
+    "relu",
+    "ReLU",
+    "Negative numbers become zero.",
+    reference=relu_reference,
+    fast=relu_reference,
+    example=plain_example,
+    cost=_plain_cost(1, 1),
+    workspace=_workspace(reference=0),
+)
+
+gelu = _activation(
+    "gelu",
+    "GELU",
+    "Every number is weighted by the probability that a normal one is smaller.",
+    reference=gelu_reference,
+    fast=gelu_fast,
+    example=plain_example,
+    cost=_plain_cost(5, 11),
+    workspace=_workspace(reference=2),
+)
+
+relu_squared = _activation(
+    "relu_squared",
+    "ReLU²",
+    "ReLU, squared: zero stays zero, large numbers grow faster.",
+    reference=relu_squared_reference,
+    fast=relu_squared_fast,
+    why_not_fast=why_not_fast,
+    example=plain_example,
+    cost=_plain_cost(2, 3),
+    workspace=_workspace(reference=1),
+)
+
+swiglu = _activation(
+    "swiglu",
+    "SwiGLU",
+    "Half of the up-projection, through SiLU, gates the other half.",
+    reference=swiglu_reference,
+    eager=lambda x: nn.functional.silu(_halves("swiglu", x)[0]) * _halves("swiglu", x)[1],
+    fast=swiglu_fast,
+    why_not_fast=why_not_fast,
+    example=gated_example,
+    cost=_gated_cost(5, 11),
+    workspace=_workspace(reference=1, pieces=2),
+    branches=2,
+)
+
+geglu = _activation(
+    "geglu",
+    "GEGLU",
+    "Half of the up-projection, through GELU, gates the other half.",
+    reference=geglu_reference,
+    eager=lambda x: nn.functional.gelu(_halves("geglu", x)[0]) * _halves("geglu", x)[1],
+    fast=geglu_fast,
+    why_not_fast=why_not_fast,
+    example=gated_example,
+    cost=_gated_cost(6, 14),
+    workspace=_workspace(reference=1, pieces=2),
+    branches=2,
+)
+
+reglu = _activation(
+    "reglu",
+    "ReGLU",
+    "Half of the up-projection, through ReLU, gates the other half.",
+    reference=reglu_reference,
+    fast=reglu_fast,
+    why_not_fast=why_not_fast,
+    example=gated_example,
+    cost=_gated_cost(2, 4),
+    workspace=_workspace(reference=1, pieces=2),
+    branches=2,
+)
+
+poly_relu = _activation(
+    "poly_relu",
+    "PolyReLU",
+    "A learned polynomial of ReLU; contains ReLU and ReLU² exactly.",
+    reference=poly_relu_reference,
+    fast=poly_relu_fast,
+    why_not_fast=why_not_fast,
+    example=polynomial_example,
+    cost=poly_relu_cost,
+    workspace=_workspace(reference=4, pieces=4),
+    layer=lambda hidden, *, order=3, implementation="auto": PolyReLU(order, implementation),
+)
+
+poly_norm = _activation(
+    "poly_norm",
+    "PolyNorm",
+    "A learned mixture of x, x² and x³, each normalised over the row, so that it stays bounded.",
+    reference=poly_norm_reference,
+    fast=poly_norm_fast,
+    why_not_fast=why_not_fast,
+    example=polynomial_example,
+    cost=poly_norm_cost,
+    workspace=_workspace(reference=4, pieces=5),
+    layer=lambda hidden, *, order=3, eps=1e-6, implementation="auto": PolyNorm(order, eps, implementation),
+)
+
+
+PAPER = Paper(
+    slug="polycom",
+    title="Polynomial Composition Activations: Unleashing the Dynamics of Large Language Models",
+    authors="Zhijian Zhuo, Ya Wang, Yutao Zeng, Xiaoqing Li, Xun Zhou, Jinwen Ma",
+    arxiv="2411.03884",
+    year=2024,
+    chapter="feedforward",
+    idea="A polynomial of low order with learned coefficients, kept tame by ReLU or by normalisation.",
+    methods=(relu, gelu, relu_squared, swiglu, geglu, reglu, poly_relu, poly_norm),
+    claims=(
+        Claim(
+            name="exact_identities",
+            statement="PolyReLU units hold x², x³ and products exactly.",
+            where="Sec. 3, Lemma 1",
+            reported="exact",
+            unit="largest relative error",
+            how="identity_errors on random pairs, float64",
+            high=1e-15,
+            must_hold=("cpu", "gpu"),
+        ),
+        Claim(
+            name="contains_relu_networks",
+            statement="Every ReLU network is a PolyReLU network of the same size.",
+            where="Sec. 3, Theorem 1",
+            reported="exact",
+            unit="largest difference",
+            how="one random ReLU network, its activations replaced by PolyReLU with coefficients (0, 1, 0, 0)",
+            high=0.0,
+            must_hold=("cpu", "gpu"),
+        ),
+        Claim(
+            name="width_price",
+            statement="A ReLU network pays for x² in width: n straight pieces leave an error of 1 / (8 n²).",
+            where="Sec. 3, behind Theorem 3",
+            reported="lower bound that grows as the error falls",
+            unit="8 n² times the error, n = 32",
+            how="piecewise_linear_error",
+            low=1 - 1e-9,
+            high=1 + 1e-9,
+            must_hold=("cpu", "gpu"),
+        ),
+        Claim(
+            name="depth_price",
+            statement="A ReLU network pays for x² in depth: a layer buys a factor of 4, so depth is ln(1/error).",
+            where="Sec. 3, Theorems 2 and 3",
+            reported="O(ln²(1/ε)) above, Ω(ln(1/ε)) below",
+            unit="error of m layers / error of m + 1",
+            how="sawtooth_error at m = 1 to 6",
+            low=4 - 1e-6,
+            high=4 + 1e-6,
+            must_hold=("cpu", "gpu"),
+        ),
+        Claim(
+            name="relu_rate",
+            statement="On a smooth function the error of ReLU units falls like n^-2.",
+            where="Sec. 3, Theorem 4",
+            reported="2 (size ε^(-1/2))",
+            unit="order",
+            how="rate of spline_error with power 1 at 16, 32 and 64 units",
+            low=1.9,
+            high=2.1,
+            must_hold=("cpu", "gpu"),
+        ),
+        Claim(
+            name="poly_relu_rate",
+            statement="On the same function the error of cubic PolyReLU units falls like n^-4.",
+            where="Sec. 3, Theorem 4",
+            reported="4 (size ε^(-1/4))",
+            unit="order",
+            how="rate of spline_error with power 3 at 16, 32 and 64 units",
+            low=3.8,
+            high=4.3,
+            must_hold=("cpu", "gpu"),
+        ),
+        Claim(
+            name="saved_memory",
+            statement="The extra memory of the activation need not exist: x alone is enough for the backward pass.",
+            where="Appendix (the paper gets there with checkpointing, which computes the forward pass twice)",
+            reported="1 (with checkpointing)",
+            unit="bytes kept / bytes of x",
+            how="saved_bytes of fast PolyNorm in float32, 1024 wide or more; the row scales are the 0.3 %",
+            low=1.0,
+            high=1.01,
+            must_hold=("cpu", "gpu"),
+        ),
+        Claim(
+            name="eager_memory",
+            statement="Written as the formula, PolyNorm keeps six tensors of the size of x for its backward pass.",
+            where="Appendix",
+            reported="the reason for checkpointing",
+            unit="bytes kept / bytes of x",
+            how="saved_bytes of the reference in float32, 1024 wide or more",
+            low=5.9,
+            high=6.1,
+            must_hold=("cpu", "gpu"),
+        ),
+        Claim(
+            name="feed_forward_overhead",
+            statement="In a feed-forward block the polynomial costs next to nothing.",
+            where="Appendix",
+            reported="small",
+            unit="time of PolyNorm's block / time of GELU's",
+            how="forward and backward of a block of equal size, fast",
+            high=1.05,
+            caveat="Holds where matrix products dominate: blocks of a real model's width on a GPU.",
+        ),
+        Claim(
+            name="best_order",
+            statement="Order 3 is the best trade-off.",
+            where="ablation of the order",
+            reported="3 better than 2; 4 gives little",
+            unit="error with order 2 / error with order 3",
+            how="order_errors: one hidden layer with drawn weights on a smooth function of two variables",
+            low=1.0,
+            caveat="A fit, not a language model: here order 4 is better still; the paper sees no gain worth its cost.",
+        ),
+        Claim(
+            name="loss_gap",
+            statement="At equal parameters a 1B language model trains to a lower loss than with SwiGLU.",
+            where="table of dense results",
+            reported="2.17 against 2.19 nats after 250B tokens",
+            unit="nats, SwiGLU minus PolyNorm",
+            how="small language models with equal parameters, mean over seeds",
+            caveat="The reported gap is smaller than the spread between seeds at this scale: shown, no proof.",
+        ),
+        Claim(
+            name="weight_rank",
+            statement="Feed-forward matrices have a higher effective rank.",
+            where="analysis section",
+            reported="higher than with SwiGLU",
+            unit="effective_rank of PolyNorm's matrices / of SwiGLU's",
+            how="the small language models above, mean over layers",
+            caveat="Small models trained briefly; reported only.",
+        ),
+        Claim(
+            name="zero_shot",
+            statement="Better on average over six zero-shot tasks.",
+            where="table of dense results",
+            reported="+1.21 % against SwiGLU",
+            unit="percentage points",
+            how="not measured",
+            caveat="Needs a language model of 1B parameters trained on hundreds of billions of tokens.",
+        ),
+        Claim(
+            name="mixture_of_experts",
+            statement="Lower validation loss in a mixture-of-experts model with 1B active of 7B parameters.",
+            where="mixture-of-experts section",
+            reported="about 0.02 nats lower on all 11 sets",
+            unit="nats",
+            how="not measured",
+            caveat="Needs the full-size model.",
+        ),
+    ),
+)
+
+
+# --- checks shared by the above --------------------------------------------------------------------------------------
+
+
+def _check_rows(name: str, x: Tensor) -> None:
+    """Raise ``ValueError`` unless x is a floating tensor (..., hidden) with something in it."""
+    if not x.is_floating_point():
+        raise ValueError(f"{name} takes floating-point numbers, not {str(x.dtype)[6:]}.")
+    if x.ndim == 0 or 0 in x.shape:
+        raise ValueError(f"{name} takes x (..., hidden) with at least one row and one column, not {tuple(x.shape)}.")
+
+
+def _check_polynomial(name: str, x: Tensor, weight: Tensor, bias: Tensor) -> None:
+    _check_rows(name, x)
+    if weight.ndim != 1 or not 1 <= len(weight) <= MAX_ORDER:
+        raise ValueError(f"{name} takes 1 to {MAX_ORDER} coefficients, weight (order,), not {tuple(weight.shape)}.")
+    if bias.shape != (1,):
+        raise ValueError(f"{name} takes one bias, (1,), not {tuple(bias.shape)}.")
+    if not (weight.is_floating_point() and bias.is_floating_point()):
+        raise ValueError(f"{name} takes floating-point coefficients, not {weight.dtype} and {bias.dtype}.")
+    if not x.device == weight.device == bias.device:
+        raise ValueError(f"{name} needs one device, not {x.device}, {weight.device} and {bias.device}.")
+
+
+def _halves(name: str, x: Tensor) -> tuple[Tensor, Tensor]:
+    """The two halves of x (..., 2 hidden): gate, value."""
+    _check_rows(name, x)
+    if x.shape[-1] % 2:
+        raise ValueError(f"{name} takes x (..., 2 hidden), gate first: the last axis must be even, not {x.shape[-1]}.")
+    gate, value = x.chunk(2, dim=-1)
+    return gate, value
