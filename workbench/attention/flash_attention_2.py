@@ -375,8 +375,7 @@ def fast(
     """The same function, made to pay off: a Triton kernel on CUDA, PyTorch's fused CPU attention elsewhere.
 
     Arguments and errors as ``reference``. Block sizes are ignored: the kernel takes the tiles that measured best.
-    The kernel's backward is deterministic when ``torch.use_deterministic_algorithms(True)`` is set, and otherwise
-    whichever of the two forms measured faster. Memory beside input and output: 4 bytes a row (its logsumexp).
+    The kernel's backward is deterministic. Memory beside input and output: 4 bytes a row (its logsumexp).
     """
     scale = _check(query, key, value, scale)
     visible = {"is_causal": is_causal, "window_left": window_left, "window_right": window_right}
@@ -395,7 +394,7 @@ def why_not_fast(query: Tensor, key: Tensor, value: Tensor, **options: object) -
         return [f"There is a kernel for CUDA and a path for CPU, not for {query.device.type}."]
     from workbench_kernels.flash_attention import why_not
 
-    return why_not(query.dtype, query.shape[-1])
+    return why_not(query.dtype, query.shape[-1], options.get("scale"))
 
 
 def _fused_cpu(query: Tensor, key: Tensor, value: Tensor, *, scale: float, **visible: bool | int | None) -> Tensor:
