@@ -38,7 +38,7 @@ class InspectState(param.Parameterized):
     """What is chosen on the page. Change a parameter, and everything that depends on it follows."""
 
     text = param.String(default=DEFAULT.text)
-    others = param.Tuple(default=DEFAULT.others, length=None)
+    others = param.ClassSelector(class_=tuple, default=DEFAULT.others)
     a = param.ClassSelector(class_=Configuration, default=DEFAULT.sides["a"])
     b = param.ClassSelector(class_=Configuration, default=DEFAULT.sides["b"])
     layer = param.Integer(default=first_screen.LAYER, bounds=(0, LAYERS - 1))

@@ -65,7 +65,6 @@ class InspectView:
             text(_introduction()),
             self.sentence,
             pair(self.cards["a"], self.cards["b"]),
-            text(f"<p class='small'>{html.escape(toggles.silent())}</p>", visible=bool(toggles.silent())),
             self.pickers,
             self.reading,
             pair(*(stack(self.pictures[side], look=f"sheet {side}") for side in SIDES)),
@@ -76,6 +75,7 @@ class InspectView:
                  "this encoder, 0 unrelated.</p>"),
             self.others,
             pair(*(stack(self.matrices[side], look=f"sheet {side}") for side in SIDES)),
+            text(f"<p class='small'>{html.escape(toggles.silent())}</p>", visible=bool(toggles.silent())),
             stack(self.strip, look="stick"),
         )  # fmt: skip
 
@@ -158,18 +158,23 @@ class InspectView:
 
 
 def biggest_change(weights: Mapping[str, np.ndarray], tokens: list[str]) -> str:
-    """The row that differs most between A and B, read aloud."""
+    """The word whose attention differs most between A and B, read aloud.
+
+    Words that look at a marker ([CLS], [SEP]) in A are passed over where there is another: heads park their attention
+    there when they have nothing to say.
+    """
     moved = np.abs(weights["a"] - weights["b"]).sum(1)
-    inner = moved[1:-1] if len(tokens) > 2 else moved  # a word, rather than [CLS] or [SEP]
-    row = int(inner.argmax()) + (len(tokens) > 2)
+    if moved.max() < 1e-3:
+        return "<p>In this head A and B look at the same words: the two maps are equal.</p>"
+    marker = np.array([token in ("[CLS]", "[SEP]") for token in tokens])
+    telling = ~marker & ~marker[weights["a"].argmax(1)] & (moved > 0.2)
+    row = int(np.where(telling, weights["a"].max(1) * moved, 0).argmax()) if telling.any() else int(moved.argmax())
     words = []
     for side in SIDES:
         column = int(weights[side][row].argmax())
         words.append(f"in <b>{side.upper()}</b> it looks most at “{html.escape(tokens[column])}” "
                      f"({100 * weights[side][row, column]:.0f} %)")  # fmt: skip
-    if moved.max() < 1e-3:
-        return "<p>In this head A and B look at the same words: the two maps are equal.</p>"
-    return f"<p>The row that changes most is “{html.escape(tokens[row])}”: {', '.join(words)}.</p>"
+    return f"<p>Follow the row “{html.escape(tokens[row])}”: {', '.join(words)}.</p>"
 
 
 def comparison(figures: Figures | None, found: Mapping[str, Maps], waiting: bool) -> str:
@@ -190,7 +195,8 @@ def comparison(figures: Figures | None, found: Mapping[str, Maps], waiting: bool
         cosine = float(found["a"].vector @ found["b"].vector)
         parts.append(f"<div><span class='what'>sentence vectors agree, cosine</span> <b>{cosine:.4f}</b></div>")
     if figures is not None:
-        parts.append(f"<div class='note'>{html.escape(figures.machine)}</div>")
+        machine = html.escape(figures.machine)
+        parts.append(f"<div class='note where' title='{machine}'>{machine}</div>")
     return f"<div class='strip' role='status'><span class='what'>A → B</span>{''.join(parts)}</div>"
 
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from workbench import measure
 from workbench.controls import Knob, Range
+from workbench.dashboard import toggles
 from workbench.dashboard.jobs import Cache, Cancelled, Progress
 from workbench.dashboard.toggles import Configuration
 from workbench.models import pretrained
@@ -127,6 +128,22 @@ def compute(request: Request, device: str) -> Callable[[Cancelled], Iterator[Any
             figures = Figures(timings, peaks, measure.machine_line(measure.machine(device)))
             cache.put(key, figures, 1000)
         yield figures
+
+    return steps
+
+
+def warm(device: str) -> Callable[[Cancelled], Iterator[Any]]:
+    """A job that runs every attention and activation once; what that makes is kept by the encoder."""
+
+    def steps(cancelled: Cancelled) -> Iterator[Any]:
+        if pretrained.why_not():
+            return
+        encoder = pretrained.load(device)
+        for attention in toggles.methods("attention"):
+            for activation in toggles.methods("activation"):
+                if not encoder.why_not(attention=attention, activation=activation):
+                    encoder.encode("Ready.", attention=attention, activation=activation)
+                yield Progress(0, 1)
 
     return steps
 

@@ -292,7 +292,7 @@ def sentence(error: BaseException) -> str:
         return "The device ran out of memory: choose a shorter text or a smaller size. Nothing else was lost."
     if isinstance(error, (ValueError, KeyError)) or type(error).__name__ == "Unavailable":
         return text
-    log.error("A job failed", exc_info=error)
+    log.error("Told the visitor about an unexpected error", exc_info=error)
     return f"This could not be computed ({type(error).__name__}: {text.splitlines()[0][:200] if text else 'no message'})."
 
 

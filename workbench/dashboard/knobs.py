@@ -140,13 +140,14 @@ class Form(pn.custom.JSComponent):
     fields = param.List(default=[], doc="The controls, as plain dictionaries.")
     legend = param.String(default="", doc="What the form is about, for people who cannot see it.")
     look = param.Selector(default="row", objects=["row", "card", "panel"], doc="How it is laid out.")
+    folded = param.List(default=[], doc="Groups that are closed at first.")
     badge = param.String(default="", doc="A letter that stands before the legend: A or B.")
 
     _esm = STATIC / "form.js"
     _stylesheets = [(STATIC / "form.css").read_text(encoding="utf-8")]
 
     def __init__(self, on_change: Callable[[str, Any], None] = lambda name, value: None, **params: Any) -> None:
-        super().__init__(sizing_mode="stretch_width", **params)
+        super().__init__(sizing_mode="stretch_width", margin=0, **params)
         self._known: Mapping[str, Field] = {}
         self._on_change = on_change
 

@@ -187,6 +187,16 @@ def open_session() -> None:
     template.servable(title="Transformer Workbench")
 
 
+def warm() -> None:
+    """Import the pages, load the pretrained encoder and swap every method in once, so that no visitor waits for it."""
+    for slug in PAGES:
+        importlib.import_module(PAGES[slug][1].split(":")[0])
+    from workbench.dashboard import inspecting
+
+    desk = Desk(worker(), lambda callback: None)
+    desk.run("warm", inspecting.warm(device()), lambda value: None)
+
+
 @functools.cache
 def device() -> str:
     """The device on which this server computes."""

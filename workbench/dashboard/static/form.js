@@ -108,7 +108,7 @@ export function render({model, el}) {
   form.addEventListener("submit", (event) => event.preventDefault())
   if (model.legend) form.setAttribute("aria-label", model.legend)
   const drawn = new Map()
-  const closed = new Set()
+  const closed = new Set(model.folded)
 
   const draw = () => {
     const focused = form.getRootNode().activeElement?.id

@@ -1,0 +1,322 @@
+"""Measure: speed, memory and throughput over size, live here, with what was recorded on a GPU beside it."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping
+from typing import Any
+
+import panel as pn
+import param
+
+from workbench import catalog, measure, plots
+from workbench.dashboard import measuring, shell, state, toggles
+from workbench.dashboard.jobs import Job
+from workbench.dashboard.knobs import Field, Form, Option, field_of, value_of
+from workbench.dashboard.measuring import DIRECTIONS, DTYPES, HIGHEST, LOWEST, Request
+from workbench.dashboard.page import Page, figure, pair, retext, stack, text
+from workbench.dashboard.state import Entry
+
+DEFAULT_SIZES = {"attention": (6, 11)}  # of any other family (8, 13)
+GROUP = ("method", "implementation", "direction")
+Y = {"median_ms": "Time", "peak_bytes": "Memory", "tflops_per_s": "Throughput"}
+
+
+class MeasureState(param.Parameterized):
+    """What is chosen on the page."""
+
+    family = param.String()
+    chosen = param.ClassSelector(class_=tuple, default=())
+    low = param.Integer(default=6, bounds=(LOWEST, HIGHEST))
+    high = param.Integer(default=11, bounds=(LOWEST, HIGHEST))
+    dtype = param.Selector(default="float32", objects=list(DTYPES))
+    directions = param.ClassSelector(class_=tuple, default=("forward",))
+    shape = param.Dict(default={})
+    options = param.Dict(default={})
+
+    def __init__(self, device: str) -> None:
+        super().__init__()
+        self.device = device
+        self.turn_to(next(iter(measuring.families())))
+
+    @property
+    def request(self) -> Request:
+        return Request(**{name: value for name, value in self.param.values().items() if name != "name"})
+
+    def turn_to(self, family: str) -> None:
+        """Another family, with what it starts from."""
+        low, high = DEFAULT_SIZES.get(family, (8, 13))
+        self.param.update(family=family, chosen=self.start(family), low=low, high=high, shape={}, options={})
+
+    def start(self, family: str) -> tuple[tuple[str, str], ...]:
+        """The first choice: up to three methods, as they run fastest, and the first one's equations."""
+        methods = list(measuring.families()[family].values())
+        firsts = [(methods[0].name, "reference"), *((method.name, "fast") for method in methods[-2:])]
+        return tuple(pair for pair in firsts if not self.why_not(*pair))
+
+    def why_not(self, method: str, implementation: str) -> str:
+        return measuring.why_not(method, implementation, self.device, self.dtype)
+
+    # --- the link ---
+
+    def entries(self, family: str) -> list[Entry]:
+        low, high = DEFAULT_SIZES.get(family, (8, 13))
+        methods = measuring.families()[family]
+        pairs = [f"{method.name}:{name}" for method in methods.values() for name in method.implementations]
+        return [
+            Entry("run", tuple(map(":".join, self.start(family))), state.listed(state.choice(pairs)), state.with_commas),
+            Entry("from", 2**low, _power, str),
+            Entry("to", 2**high, _power, str),
+            Entry("dtype", "float32", state.choice(DTYPES)),
+            Entry("direction", ("forward",), state.listed(state.choice(DIRECTIONS)), state.with_commas),
+        ]
+
+    def read(self, parameters: Mapping[str, str]) -> list[str]:
+        families = measuring.families()
+        found, wrong = state.decode([Entry("what", next(iter(families)), state.choice(families))], parameters)
+        family = found["what"]
+        values, more = state.decode(self.entries(family), parameters)
+        wrong += more
+        chosen = tuple(tuple(each.split(":")) for each in values["run"])
+        low, high = (size.bit_length() - 1 for size in sorted((values["from"], values["to"])))
+        asked = Request(family, chosen, low, high)
+        knobs = {}
+        for kind, offered in (("shape", measuring.shape_knobs(family)), ("option", measuring.option_knobs(asked))):
+            entries = [Entry(f"{kind}.{name}", knob.default, knob.parse) for name, knob in offered.items()]
+            given, more = state.decode(entries, parameters)
+            wrong += more
+            knobs[kind] = {name: given[f"{kind}.{name}"] for name, knob in offered.items()
+                           if given[f"{kind}.{name}"] != knob.default}  # fmt: skip
+        self.param.update(
+            family=family, chosen=chosen, low=low, high=high, dtype=values["dtype"], directions=values["direction"],
+            shape=knobs["shape"], options=knobs["option"],
+        )  # fmt: skip
+        return wrong
+
+    def written(self) -> dict[str, str]:
+        first = next(iter(measuring.families()))
+        said = {} if self.family == first else {"what": self.family}
+        values = {"run": tuple(map(":".join, self.chosen)), "from": 2**self.low, "to": 2**self.high,
+                  "dtype": self.dtype, "direction": self.directions}  # fmt: skip
+        said |= state.encode(self.entries(self.family), values)
+        said |= {f"shape.{name}": str(value) for name, value in self.shape.items()}
+        return said | {f"option.{name}": str(value) for name, value in self.options.items()}
+
+    # --- the controls ---
+
+    def turn(self, name: str, given: Any) -> None:
+        """One control was set. Raises ``ValueError`` when that cannot be."""
+        if name == "what":
+            self.turn_to(given)
+        elif name.startswith("run."):
+            method = name.removeprefix("run.")
+            kept = {each: [implementation for other, implementation in self.chosen if other == each]
+                    for each in measuring.families()[self.family]} | {method: given}  # fmt: skip
+            self.chosen = tuple((each, implementation) for each, names in kept.items() for implementation in names)
+            offered = measuring.option_knobs(self.request)
+            self.options = {knob: value for knob, value in self.options.items() if knob in offered}
+        elif name in ("from", "to"):
+            power = LOWEST + given
+            low, high = (power, max(power, self.high)) if name == "from" else (min(power, self.low), power)
+            self.param.update(low=low, high=high)
+        elif name == "dtype":
+            self.dtype = given
+            self.chosen = tuple(pair for pair in self.chosen if not self.why_not(*pair))
+        elif name == "directions":
+            self.directions = given
+        else:
+            kind, knob_name = name.split(".")
+            where, offered = (("shape", measuring.shape_knobs(self.family)) if kind == "shape"
+                              else ("options", measuring.option_knobs(self.request)))  # fmt: skip
+            knob = offered[knob_name]
+            values = dict(getattr(self, where))
+            value = value_of(knob, values.get(knob_name, knob.default), given)
+            values[knob_name] = value
+            if value == knob.default:
+                del values[knob_name]
+            setattr(self, where, values)
+
+    def fields(self, running: bool, refused: str) -> list[Field]:
+        families = measuring.families()
+        sizes = tuple(f"{2**power:,}" for power in range(LOWEST, HIGHEST + 1))
+        unit = measuring.axis(self.family)
+        fields = [Field("what", "What", "choice", self.family, tuple(Option(each, _family_words(each)) for each in families))]
+        for method in families[self.family].values():
+            options = tuple(Option(name, name.replace("_", " "), self.why_not(method.name, name))
+                            for name in method.implementations)  # fmt: skip
+            on = tuple(implementation for name, implementation in self.chosen if name == method.name)
+            fields.append(Field(f"run.{method.name}", method.title, "many", on, options))
+        fields += [
+            Field("directions", "Direction", "many", self.directions, tuple(Option(each, each) for each in DIRECTIONS)),
+            Field("dtype", "Number format", "choice", self.dtype, tuple(Option(each, each) for each in DTYPES)),
+            Field("from", f"From ({unit})", "slider", self.low - LOWEST, stops=sizes),
+            Field("to", f"To ({unit})", "slider", self.high - LOWEST, stops=sizes),
+            Field("run", "Measuring …" if running else "Run", "button", "strong", why=refused),
+        ]
+        for name, knob in measuring.shape_knobs(self.family).items():
+            fields.append(field_of(knob, self.shape.get(name, knob.default), prefix="shape.", group="Shape"))
+        for name, knob in measuring.option_knobs(self.request).items():
+            fields.append(field_of(knob, self.options.get(name, knob.default), prefix="option.", group="Knobs"))
+        return fields
+
+
+class MeasurePage(Page):
+    """Turns what is chosen into a sweep, and draws its rows as they come."""
+
+    slug, title = "measure", "Measure"
+
+    def __init__(self, desk, changed, say) -> None:
+        super().__init__(desk, changed, say)
+        self.state = MeasureState(shell.device())
+        self.rows: list[dict] = []
+        self.ceilings: measure.Ceilings | None = None
+        self.asked: Request | None = None
+        self.form = Form(self.act, look="panel", legend="What to measure", folded=["Knobs"])
+        self.estimate = text()
+        self.beside = text()
+        self.problems = text()
+        self.figures = {y: figure(None, min_height=340) for y in Y}
+        self.roof = figure(None, min_height=340)
+        sheets = [stack(text(f"<h2>{Y[y]}</h2>"), self.figures[y], look="sheet") for y in Y]
+        sheets.append(stack(text("<h2>Distance to this machine's limit</h2>"), self.roof, look="sheet"))
+        self.sheets = stack(pair(*sheets[:2]), pair(*sheets[2:]))
+        self.layout = stack(
+            text("<p>Choose what to compare, and run it here. Every result is checked against the reference before it is "
+                 "timed; lines are medians, bands hold 20 to 80 % of the repeats.</p>"),
+            pair(
+                stack(self.form, look="sheet"),
+                stack(self.estimate, self.sheets, self.beside, self.problems),
+                look="aside",
+            ),
+        )  # fmt: skip
+        self.state.param.watch(lambda *events: self._chosen(), list(self.state.param.values()))
+
+    def open(self, parameters: Mapping[str, str]) -> list[str]:
+        with param.parameterized.batch_call_watchers(self.state):
+            wrong = self.state.read(parameters)
+        self._chosen()
+        return wrong
+
+    def parameters(self) -> dict[str, str]:
+        return self.state.written()
+
+    def view(self) -> pn.viewable.Viewable:
+        return self.layout
+
+    def act(self, name: str, given: Any) -> None:
+        if name == "run":
+            return self.run()
+        try:
+            with param.parameterized.batch_call_watchers(self.state):
+                self.state.turn(name, given)
+        except ValueError as error:
+            self.say(str(error))
+
+    @property
+    def running(self) -> bool:
+        job = self.desk.jobs.get(self.slug)
+        return job is not None and not job.over
+
+    def run(self) -> None:
+        """Start the sweep, unless it runs already or is refused."""
+        request = self.state.request
+        if self.running and self.asked == request:
+            return
+        refused = measuring.estimate(request, shell.device()).refused
+        if refused:
+            return self.say(refused)
+        self.rows, self.asked = [], request
+        self.say("")
+        self._draw()
+        self.desk.run(self.slug, measuring.compute(request, shell.device()), self._arrived, self._ended, lane="long")
+        self._chosen()
+
+    def _chosen(self) -> None:
+        """What is chosen is another thing now: new controls, a new estimate, what is known of it already."""
+        request = self.state.request
+        guess = measuring.estimate(request, shell.device())
+        self.form.show(self.state.fields(self.running, guess.refused))
+        hint = "" if self.rows or guess.refused else " Nothing is measured yet: press <b>Run</b>."
+        retext(self.estimate, f"<p>{html.escape(guess.words)}{hint}</p>")
+        rows, ceilings = measuring.known(request)
+        if rows and not self.running:
+            self.rows, self.ceilings, self.asked = rows, ceilings, request
+        if self.asked is None or self.asked.family != request.family:
+            self.rows = []
+        self._draw()
+        self.changed()
+
+    def _arrived(self, part: Any) -> None:
+        if isinstance(part, measure.Ceilings):
+            self.ceilings = part
+        elif isinstance(part, dict):
+            self.rows.append(part)
+            self._draw(last=False)
+
+    def _ended(self, job: Job) -> None:
+        if job.state == "failed":
+            self.say(job.error)
+        elif job.state == "cancelled":
+            self.say(f"Cancelled: {len(self.rows)} measurements were made and are shown.")
+        self._chosen()
+
+    def _draw(self, last: bool = True) -> None:
+        request = self.state.request
+        table = measure.frame(self.rows)
+        recorded, machine = measuring.recorded(request)
+        here = measure.machine_line(measure.machine(shell.device()))
+        unit = measuring.axis(request.family)
+        self.sheets.visible = bool(self.rows) or recorded is not None
+        for y, pane in self.figures.items():
+            if pane.object is None or pane.object.xaxis[0].axis_label != unit:
+                pane.object = plots.curves(table, "size", y, group=GROUP, recorded=recorded, machine=here, x_label=unit)
+            else:
+                plots.update_curves(pane.object, table, "size", y, group=GROUP, recorded=recorded)
+        if last and self.ceilings is not None:
+            self.roof.object = plots.roofline(table, self.ceilings, group=GROUP)
+        retext(self.beside, f"<p class='small'>{_recorded_words(machine)}</p>")
+        retext(self.problems, _problems(self.rows))
+
+    # --- taking away ---
+
+    def csv(self) -> str:
+        if not self.rows:
+            return ""
+        table = measure.frame(self.rows)
+        for name, value in measure.machine(shell.device()).items():
+            table[f"machine_{name}"] = value
+        return table.to_csv(index=False)
+
+    def lines(self) -> str:
+        return measuring.python_lines(self.state.request, shell.device())
+
+
+def _power(text_: str) -> int:
+    value = state.number(2**LOWEST, 2**HIGHEST)(text_)
+    if value & (value - 1):
+        raise ValueError("choose a power of two")
+    return value
+
+
+def _family_words(family: str) -> str:
+    return toggles.label(family) if family in toggles.TOGGLES else catalog.paper(family).title
+
+
+def _recorded_words(machine: str) -> str:
+    if not machine:
+        return "No recorded figures yet for what is chosen: only what is measured here is shown."
+    return f"Dashed and hollow: recorded elsewhere, on {html.escape(machine)}."
+
+
+def _problems(rows: list[dict]) -> str:
+    """The rows that have no time, and why."""
+    lines = [
+        f"<tr><td>{html.escape(row['method'])} · {html.escape(row['implementation'])} · {row['direction']}</td>"
+        f"<td>{row['size']:,}</td><td>{row['status']}</td><td>{html.escape(row['reason'])}</td></tr>"
+        for row in rows
+        if row["status"] != "ok"
+    ]
+    if not lines:
+        return ""
+    head = "<tr><th>not measured</th><th>size</th><th>status</th><th>why</th></tr>"
+    return f"<div class='table'><table>{head}{''.join(lines)}</table></div>"

@@ -1,0 +1,238 @@
+"""What the page Measure computes: a sweep over sizes, estimated before it runs. No Panel here."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+
+from workbench import catalog, measure
+from workbench.controls import Knob
+from workbench.dashboard import toggles
+from workbench.dashboard.jobs import Cache, Cancelled, Progress
+from workbench.measure.memory import in_words
+from workbench.paper import Method
+
+BUDGET_S = 0.2
+ROW_S = 0.7  # what a row takes in all: the check, the timing, the peak
+CALL_S = 3.0  # one call may not take longer
+MOST_ROWS = 120
+DTYPES = ("float32", "bfloat16", "float16", "float64")
+DIRECTIONS = ("forward", "backward")
+LOWEST, HIGHEST = 4, 17  # powers of two
+
+cache = Cache(limit=16 * 2**20)
+
+
+def families() -> dict[str, dict[str, Method]]:
+    """What can be measured on one axis: the methods of each toggle, and those of a paper that belong to none."""
+    found = {toggle: methods for toggle in toggles.TOGGLES if (methods := toggles.methods(toggle))}
+    for paper in catalog.papers():
+        alone = {method.name: method for method in paper.methods if method.toggle is None}
+        if alone:
+            found[paper.slug] = alone
+    return found
+
+
+def axis(family: str) -> str:
+    """What size means in a family: the name of the first argument of its examples."""
+    first = next(iter(families()[family].values()))
+    return next(iter(inspect.signature(first.example).parameters))
+
+
+@dataclass(frozen=True)
+class Request:
+    """One sweep. ``chosen`` are (method, implementation) by name, ``low`` and ``high`` powers of two."""
+
+    family: str
+    chosen: tuple[tuple[str, str], ...]
+    low: int
+    high: int
+    dtype: str = "float32"
+    directions: tuple[str, ...] = ("forward",)
+    shape: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def sizes(self) -> list[int]:
+        return [2**power for power in range(self.low, self.high + 1)]
+
+    @property
+    def key(self) -> tuple:
+        plain = (self.family, self.chosen, self.low, self.high, self.dtype, self.directions)
+        return (*plain, *sorted(self.shape.items()), *sorted(self.options.items()))
+
+    @property
+    def methods(self) -> list[Method]:
+        return [catalog.method(name) for name in dict.fromkeys(name for name, _ in self.chosen)]
+
+
+def shape_knobs(family: str) -> dict[str, Knob]:
+    return {name: knob for method in families()[family].values() for name, knob in method.shape_knobs.items()}
+
+
+def option_knobs(request: Request) -> dict[str, Knob]:
+    """The knobs of the chosen methods; each method takes those that it has."""
+    return {name: knob for method in request.methods for name, knob in method.knobs.items()}
+
+
+@functools.cache
+def why_not(method: str, implementation: str, device: str, dtype: str) -> str:
+    """Why an implementation cannot run on this machine, in one sentence; empty when it can."""
+    made = catalog.method(method)
+    try:
+        example = made.example(8, device=device, dtype=dtype, seed=0)
+    except (RuntimeError, ValueError) as error:
+        return str(error)
+    return " ".join(made.why_not(implementation, *example.inputs.values(), **example.options))
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a sweep would take, before it runs. ``refused`` is one sentence; empty: it may run."""
+
+    rows: int
+    too_large: int
+    seconds: float
+    most_bytes: int
+    limit: int
+    refused: str = ""
+
+    @property
+    def words(self) -> str:
+        if self.refused:
+            return self.refused
+        text = f"{self.rows} measurements, about {_duration(self.seconds)}, at most {in_words(self.most_bytes)} (estimate)."
+        if self.too_large:
+            text += (
+                f" {self.too_large} more would need over {in_words(self.limit)}, the limit here, and will not run: "
+                "their rows say which size would fit."
+            )
+        return text
+
+
+def estimate(request: Request, device: str) -> Estimate:
+    """Estimated rows, time and memory, from the methods' own formulas; nothing runs."""
+    limit = measure.memory_limit(device)
+    needed: list[int] = []
+    try:
+        for name, implementation in request.chosen:
+            method = catalog.method(name)
+            for size in request.sizes:
+                example = method.example(size, device="meta", dtype=request.dtype, **_known(request.shape, method.shape_knobs))
+                arguments = {**example.options, **_known(request.options, method.knobs)}
+                sized = type(example)(example.inputs, arguments)
+                needed += [measure.estimate_bytes(method, implementation, sized, each) for each in request.directions]
+    except ValueError as error:
+        return Estimate(0, 0, 0.0, 0, limit, str(error))
+    fits = [count for count in needed if count <= limit]
+    refused = ""
+    if not request.chosen or not request.directions:
+        refused = "Choose at least one implementation and one direction."
+    elif len(needed) > MOST_ROWS:
+        refused = (
+            f"{len(needed)} measurements are more than the {MOST_ROWS} of one run: choose fewer implementations or sizes."
+        )
+    elif not fits:
+        refused = (
+            f"Even the smallest size needs {in_words(min(needed))} (estimate), and {in_words(limit)} are allowed: "
+            "choose smaller sizes, or a smaller shape."
+        )
+    return Estimate(len(fits), len(needed) - len(fits), ROW_S * len(fits), max(fits, default=0), limit, refused)
+
+
+def compute(request: Request, device: str) -> Callable[[Cancelled], Iterator[Any]]:
+    """The job: yields rows (dictionaries) as they are measured, then the machine's ``Ceilings``."""
+
+    def steps(cancelled: Cancelled) -> Iterator[Any]:
+        total = len(request.chosen) * len(request.sizes) * len(request.directions)
+        yield Progress(0, total, "measuring the machine's limits")
+        ceilings = measure.ceilings(device, request.dtype)
+        yield ceilings
+        rows = measure.sweep(
+            [(catalog.method(name), implementation) for name, implementation in request.chosen],
+            request.sizes,
+            device=device,
+            dtype=request.dtype,
+            shape=request.shape,
+            options=request.options,
+            directions=request.directions,
+            budget_s=BUDGET_S,
+            time_limit_s=CALL_S,
+            cancelled=cancelled,
+        )
+        done = []
+        for row in rows:
+            done.append(row)
+            yield row
+            yield Progress(len(done), total, f"{len(done)} of {total} measured")
+        cache.put(request.key, (tuple(done), ceilings), 1000 * len(done))
+
+    return steps
+
+
+def known(request: Request) -> tuple[list[dict], Any]:
+    """The rows and ceilings of a sweep that ran before, or ([], None)."""
+    rows, ceilings = cache.get(request.key) or ((), None)
+    return list(rows), ceilings
+
+
+# --- recorded elsewhere ---
+
+
+def recorded(request: Request) -> tuple[pd.DataFrame | None, str]:
+    """What ships with the workbench for the chosen methods, and the machine it came from.
+
+    Of several recorded shapes it takes the one that agrees with the request in most settings.
+    """
+    slugs = {paper.slug for paper in catalog.papers() for method in paper.methods if method in request.methods}
+    tables = [table for slug in sorted(slugs) if (table := measure.recorded(slug)) is not None]
+    if not tables:
+        return None, ""
+    names = [method.name for method in request.methods]
+    table = pd.concat(tables, ignore_index=True)
+    table = table[table["method"].isin(names) & table["direction"].isin(request.directions) & (table["status"] == "ok")]
+    settings = [
+        name for name in ("dtype", *shape_knobs(request.family), *option_knobs(request)) if name in table and name != "size"
+    ]
+    if not len(table):
+        return None, ""
+    asked = {"dtype": request.dtype, **request.shape, **request.options}
+    shapes = table[settings].astype(str).drop_duplicates()
+    agree = shapes.apply(lambda row: sum(str(asked.get(name)) == row[name] for name in settings), axis=1)
+    best = shapes.loc[agree.idxmax()]
+    same = (table[settings].astype(str) == best).all(axis=1)
+    machine = measure.machine_line(tables[0].attrs["provenance"])
+    told = ", ".join(f"{name} {value}" for name, value in best.items() if value not in ("None", "nan", "False"))
+    return table[same], f"{machine}: {told}"
+
+
+# --- words and lines ---
+
+
+def python_lines(request: Request, device: str) -> str:
+    """The lines that compute what is on the screen."""
+    chosen = ", ".join(f"(catalog.method({name!r}), {implementation!r})" for name, implementation in request.chosen)
+    return "\n".join([
+        "from workbench import catalog, measure",
+        "",
+        f"choices = [{chosen}]",
+        "rows = measure.sweep(",
+        f"    choices, {request.sizes}, device={device!r}, dtype={request.dtype!r},",
+        f"    shape={dict(request.shape)!r}, options={dict(request.options)!r}, directions={request.directions!r},",
+        f"    budget_s={BUDGET_S}, time_limit_s={CALL_S},",
+        ")",
+        "table = measure.frame(rows)",
+    ])  # fmt: skip
+
+
+def _known(given: Mapping[str, Any], knobs: Mapping[str, Knob]) -> dict[str, Any]:
+    return {name: value for name, value in given.items() if name in knobs}
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
