@@ -7,7 +7,6 @@ paper's equations, ``poly_norm.fast`` the version that pays off. Nothing here im
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -126,7 +125,9 @@ class Method:
             return self.baselines[implementation].function
         if implementation in ("reference", "fast"):
             return getattr(self, implementation)
-        raise ValueError(f"{self.name} has no implementation {implementation!r}: choose {', '.join(self.implementations)}.")
+        raise ValueError(
+            f"{self.name} has no implementation {implementation!r}: choose {', '.join(self.implementations)}."
+        )
 
     def why_not(self, implementation: str, *inputs: Any, **options: Any) -> list[str]:
         """Why ``implementation`` cannot run on this call, in sentences; an empty list means that it runs."""
@@ -155,7 +156,7 @@ class Method:
     ) -> torch.Tensor:
         """The map ``(batch, heads, queries, keys)`` with ``map @ value == output``, whatever the method forms inside.
 
-        Unit vectors go in as values, ``head_dim`` of them a call, so the map comes out of the very path that is asked for.
+        Unit vectors go in as values, ``head_dim`` of them a call, so the map comes out of the path that is asked for.
         Cost: ``keys / head_dim`` calls. Raises ``TypeError`` for a method that attends to nothing.
         """
         import torch
@@ -208,6 +209,26 @@ class Claim:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Recording:
+    """A sweep that is made on a real GPU and kept under ``workbench/recorded``: the figures a paper is shown with.
+
+    group            what a reader calls it, such as "attention, causal"
+    methods          names of the paper's methods; every implementation of each is measured, or only ``implementations``
+    sizes            of ``example``
+    shape, options   knobs of ``example`` and of the methods
+    """
+
+    group: str
+    methods: tuple[str, ...]
+    sizes: tuple[int, ...]
+    shape: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
+    implementations: tuple[str, ...] = ()
+    dtype: str = "bfloat16"
+    directions: tuple[Literal["forward", "backward"], ...] = ("forward", "backward")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Paper:
     """One paper of the workbench. ``slug`` names its module, notebook, tests, golden arrays and dashboard page."""
 
@@ -220,6 +241,7 @@ class Paper:
     idea: str
     methods: tuple[Method, ...]
     claims: tuple[Claim, ...] = ()
+    recordings: tuple[Recording, ...] = ()
 
     @property
     def url(self) -> str:
@@ -235,9 +257,3 @@ class Paper:
             if method.name == name:
                 return method
         raise KeyError(f"{self.slug} has no method {name!r}: it has {', '.join(m.name for m in self.methods)}.")
-
-
-def signature_inputs(function: Callable[..., Any]) -> tuple[str, ...]:
-    """The names of a function's positional parameters: its tensors."""
-    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    return tuple(p.name for p in inspect.signature(function).parameters.values() if p.kind in kinds)

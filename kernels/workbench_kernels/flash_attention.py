@@ -70,7 +70,7 @@ def flash_attention(
     return torch.ops.workbench.flash_attention(query, key, value, scale, left, right, deterministic)
 
 
-# --- the operator: -1 stands for an unlimited side of the window -------------------------------------------------------
+# --- the operator: -1 stands for an unlimited side of the window -----------------------------------------------------
 
 
 @torch.library.custom_op("workbench::flash_attention", mutates_args=())
@@ -207,9 +207,7 @@ def _backward(
             **common,
             **tiles,
         )
-    return tuple(
-        gradient[..., :width].to(query.dtype).contiguous() for gradient in (grad_query, grad_key, grad_value)
-    )
+    return tuple(gradient[..., :width].to(query.dtype).contiguous() for gradient in (grad_query, grad_key, grad_value))
 
 
 @_backward.register_fake
@@ -225,16 +223,14 @@ def _save(ctx, inputs, output):
 
 def _differentiate(ctx, grad, _):
     query, key, value, output, logsumexp = ctx.saved_tensors
-    gradients = torch.ops.workbench.flash_attention_backward(
-        grad, query, key, value, output, logsumexp, *ctx.options
-    )
+    gradients = torch.ops.workbench.flash_attention_backward(grad, query, key, value, output, logsumexp, *ctx.options)
     return *gradients, None, None, None, None
 
 
 _forward.register_autograd(_differentiate, setup_context=_save)
 
 
-# --- host side -----------------------------------------------------------------------------------------------------------
+# --- host side -------------------------------------------------------------------------------------------------------
 
 
 def _for_descriptor(tensor: Tensor) -> Tensor:
@@ -282,7 +278,7 @@ def _tiles(kernel: str, query: Tensor) -> dict[str, int]:
     return {"BLOCK_M": rows, "BLOCK_N": columns, "num_warps": warps, "num_stages": stages}
 
 
-# --- kernels -------------------------------------------------------------------------------------------------------------
+# --- kernels ---------------------------------------------------------------------------------------------------------
 
 if triton is not None:
 
@@ -406,8 +402,8 @@ if triton is not None:
         BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, LEFT: tl.constexpr, RIGHT: tl.constexpr,
         ADD_QUERY: tl.constexpr, MASKED: tl.constexpr, PRECISION: tl.constexpr,
     ):  # fmt: skip
-        """Algorithm 2's inner loop: query rows [first, last) against one block of keys. Scores stand transposed, keys in
-        rows, so that they feed the products for dV and dK without a transposition."""
+        """Algorithm 2's inner loop: query rows [first, last) against one block of keys. Scores stand transposed, keys
+        in rows, so that they feed the products for dV and dK without a transposition."""
         columns = start_n + tl.arange(0, BLOCK_N)
         for start_m in tl.range(first, last, BLOCK_M):
             rows = start_m + tl.arange(0, BLOCK_M)

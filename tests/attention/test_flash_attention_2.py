@@ -29,8 +29,7 @@ def golden():
     with np.load(GOLDEN) as arrays:
         tensors = {name: torch.from_numpy(arrays[name]) for name in arrays if name != "window_size"}
     return {
-        name: tensor if name.endswith(("_lse", "_attn")) else tensor.transpose(1, 2)
-        for name, tensor in tensors.items()
+        name: tensor if name.endswith(("_lse", "_attn")) else tensor.transpose(1, 2) for name, tensor in tensors.items()
     }
 
 
@@ -49,18 +48,20 @@ def test_golden_arrays(golden, mask, blocks):
 @pytest.mark.parametrize("implementation", flash_attention_2.implementations[:3])
 @pytest.mark.parametrize("mask", MASKS)
 def test_golden_maps(golden, mask, implementation):
-    weights = flash_attention_2.attention_map(
-        golden["q"], golden["k"], implementation=implementation, **MASKS[mask]
-    )
+    weights = flash_attention_2.attention_map(golden["q"], golden["k"], implementation=implementation, **MASKS[mask])
     torch.testing.assert_close(weights, golden[f"{mask}_attn"], rtol=0, atol=1e-12)
 
 
 def test_the_order_of_column_blocks_does_not_matter(qkv):
-    query, key, value, _ = fa2._prepare(*qkv, None)
+    query, key, value, _ = fa2.prepare(*qkv, None)
     expected, expected_logsumexp = forward(*qkv)
     blocks = [slice(0, 5), slice(5, 6), slice(6, 13)]
     for order in itertools.permutations(blocks):
-        state = (torch.full(query.shape[:-1], -torch.inf).double(), normal(1) * torch.zeros(query.shape[:-1]), 0 * query)
+        state = (
+            torch.full(query.shape[:-1], -torch.inf).double(),
+            normal(1) * torch.zeros(query.shape[:-1]),
+            0 * query,
+        )
         for columns in order:
             scores = query @ key[..., columns, :].mT / 8**0.5
             *state, _ = fa2.online_softmax_step(scores, value[..., columns, :], *state)
@@ -90,7 +91,7 @@ def test_scores_of_ten_thousand_stay_finite(implementation):
 
 
 def test_rows_of_the_map_sum_to_one(qkv):
-    query, key, value, scale = fa2._prepare(*qkv, None)
+    query, key, value, scale = fa2.prepare(*qkv, None)
     for options in MASKS.values():
         _, logsumexp = forward(query, key, value, **options, block_rows=4, block_columns=3)
         weights = torch.exp(scale * query @ key.mT - logsumexp[..., None])
@@ -111,7 +112,7 @@ def test_algorithm_2_is_the_gradient_of_the_direct_formula(qkv, mask):
 
 
 def test_the_row_dot_of_the_backward_pass(qkv):
-    query, key, value, scale = fa2._prepare(*qkv, None)
+    query, key, value, scale = fa2.prepare(*qkv, None)
     upstream = normal(2, 4, 13, 8)
     weights = (scale * query @ key.mT).softmax(-1)
     torch.testing.assert_close(
@@ -152,7 +153,9 @@ def test_the_future_is_not_read(qkv, implementation):
 
 
 def test_block_kinds_agree_with_the_mask():
-    for queries, keys, left, right, causal in itertools.product((1, 7, 12), (1, 9, 12), (None, 0, 3), (None, 2), (0, 1)):
+    for queries, keys, left, right, causal in itertools.product(
+        (1, 7, 12), (1, 9, 12), (None, 0, 3), (None, 2), (0, 1)
+    ):
         visible = {"is_causal": bool(causal), "window_left": left, "window_right": right}
         kinds = fa2.block_kinds(queries, keys, **visible, block_rows=4, block_columns=3)
         mask = fa2.allowed(queries, keys, **visible)

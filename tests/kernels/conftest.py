@@ -1,4 +1,4 @@
-"""Triton's interpreter lacks two things that our kernels use and the GPU has; on a machine without CUDA they are added."""
+"""Triton's interpreter lacks two things that our kernels use and the GPU has; without CUDA they are added here."""
 
 import numpy as np
 import pytest
@@ -28,7 +28,12 @@ def complete_interpreter():
     def create_descriptor_reduce(self, kind, descriptor, value, indices):
         pointers, mask = descriptor.materialize_pointers(indices)
         old = self.create_masked_load(
-            pointers, TensorHandle(mask, tl.int1), TensorHandle(np.zeros_like(value.data), value.dtype), None, None, False
+            pointers,
+            TensorHandle(mask, tl.int1),
+            TensorHandle(np.zeros_like(value.data), value.dtype),
+            None,
+            None,
+            False,
         )
         return self.create_masked_store(
             pointers, TensorHandle(old.data + value.data, value.dtype), TensorHandle(mask, tl.int1), None, None

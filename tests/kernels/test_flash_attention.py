@@ -3,9 +3,9 @@
 import pytest
 import torch
 from comparison import assert_close
-from workbench_kernels.flash_attention import flash_attention, why_not
 
 from workbench.attention.flash_attention_2 import direct, forward
+from workbench_kernels.flash_attention import flash_attention, why_not
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 FLOAT32 = 5e-6  # three tf32 products, gradients through two of them
@@ -51,9 +51,7 @@ def test_values_and_gradients(case, dtype, deterministic, poisoned_memory):
     ours = gradients(
         lambda *qkv: flash_attention(*qkv, scale=scale, deterministic=deterministic, **visible)[0], inputs, upstream
     )
-    truth = gradients(
-        lambda *qkv: direct(*qkv, **visible), [tensor.double() for tensor in inputs], upstream.double()
-    )
+    truth = gradients(lambda *qkv: direct(*qkv, **visible), [tensor.double() for tensor in inputs], upstream.double())
     low = dtype != torch.float32
     ordinary = gradients(lambda *qkv: direct(*qkv, **visible), inputs, upstream) if low else [None] * 4
     largest = max(tensor.abs().max().item() for tensor in truth)
@@ -150,7 +148,9 @@ def test_refusals_say_why(dtype, head_dim, scale, words):
 @pytest.mark.parametrize("is_causal", [False, True], ids=["full", "causal"])
 @pytest.mark.parametrize("head_dim", [64, 128, 256])
 def test_real_sizes(head_dim, is_causal):
-    (*inputs, upstream), _ = tensors(queries=2049, keys=2049, heads=8, kv_heads=2, head_dim=head_dim, dtype=torch.bfloat16)
+    (*inputs, upstream), _ = tensors(
+        queries=2049, keys=2049, heads=8, kv_heads=2, head_dim=head_dim, dtype=torch.bfloat16
+    )
     scale = head_dim**-0.5
     ours = gradients(lambda *qkv: flash_attention(*qkv, scale=scale, is_causal=is_causal)[0], inputs, upstream)
     truth = gradients(

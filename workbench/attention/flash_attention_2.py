@@ -24,9 +24,7 @@ The printed Algorithm 1 rescales with an inverse, :math:`\mathrm{diag}(e^{m^{(j-
 softmax scale out. What is written here is what is mathematically right: no inverse, and the scale applied once.
 """
 
-import functools
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -35,50 +33,38 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from workbench.attention._inputs import (
+    Causal,
+    KeyOrValue,
+    Output,
+    Query,
+    Rows,
+    Window,
+    allowed,
+    check,
+    cost,
+    example,
+    prepare,
+)
+from workbench.attention._standard import (
+    ROWS_AT_A_TIME,
+    direct,
+    flex_attention,
+    fused_cpu,
+    only_backend,
+    sdpa,
+    why_not_flex,
+    without_blocks,
+)
 from workbench.controls import Range
-from workbench.paper import Baseline, Claim, Cost, Example, Method, Paper
+from workbench.paper import Baseline, Claim, Method, Paper, Recording
 
-Query = Float[Tensor, "batch heads queries head_dim"]
-KeyOrValue = Float[Tensor, "batch kv_heads keys head_dim"]
-Output = Float[Tensor, "batch heads queries head_dim"]
-Rows = Float[Tensor, "batch heads queries"]
-
-Causal = Annotated[bool, "A query sees only keys up to its own position, counted from the end."]
-Window = Annotated[int | None, Range(0, 1_000_000), "How many keys a query sees on this side; None: all of them."]
 Block = Annotated[int | None, Range(1, 4096), "Tokens in a block; changes the order of work, never the result."]
 
 DEFAULT_BLOCK = 64
-MAX_HEAD_DIM = 256
 
 
-# --- who may see whom ------------------------------------------------------------------------------------------------
-
-
-def allowed(
-    queries: int,
-    keys: int,
-    *,
-    is_causal: bool = False,
-    window_left: int | None = None,
-    window_right: int | None = None,
-    rows: slice = slice(None),
-    columns: slice = slice(None),
-    device: str | torch.device = "cpu",
-) -> Tensor:
-    """The boolean mask (rows, columns) of allowed pairs, or the part of it that two slices cut out.
-
-    The last query is aligned with the last key (bottom-right), as in flash-attn from version 2.1 on. PyTorch's
-    ``is_causal=True`` aligns the first query with the first key; the two agree when ``queries == keys``.
-    """
-    row = torch.arange(queries, device=device)[rows, None] + (keys - queries)
-    column = torch.arange(keys, device=device)[None, columns]
-    right = 0 if is_causal else window_right
-    mask = torch.ones(row.shape[0], column.shape[1], dtype=torch.bool, device=device)
-    if right is not None:
-        mask &= column <= row + right
-    if window_left is not None:
-        mask &= column >= row - window_left
-    return mask
+# --- which blocks there are ------------------------------------------------------------------------------------------
 
 
 def block_kinds(
@@ -146,7 +132,7 @@ def forward(
     block_columns: int | None = None,
 ) -> tuple[Output, Rows]:
     """Algorithm 1: the output and the logsumexp (natural log) of every row. Arguments as in ``reference``."""
-    query, key, value, scale = _prepare(query, key, value, scale)
+    query, key, value, scale = prepare(query, key, value, scale)
     visible = {"is_causal": is_causal, "window_left": window_left, "window_right": window_right}
     blocks = {"block_rows": block_rows, "block_columns": block_columns}
     kinds = block_kinds(query.shape[-2], key.shape[-2], **visible, **blocks)
@@ -219,7 +205,7 @@ def reference_backward(
     :math:`D \\in R^d`; it is one number a row: D = rowsum(dO * O).
     """
     kv_heads = key.shape[1]
-    query, key, value, scale = _prepare(query, key, value, scale)
+    query, key, value, scale = prepare(query, key, value, scale)
     visible = {"is_causal": is_causal, "window_left": window_left, "window_right": window_right}
     blocks = {"block_rows": block_rows, "block_columns": block_columns}
     kinds = block_kinds(query.shape[-2], key.shape[-2], **visible, **blocks)
@@ -249,7 +235,7 @@ def reference_backward(
     return grad_query, sum_over_group(grad_key), sum_over_group(grad_value)
 
 
-# --- the same, watched: what happens in every block, and how much of it -----------------------------------------------
+# --- the same, watched: what happens in every block, and how much of it ----------------------------------------------
 
 
 @dataclass
@@ -377,13 +363,13 @@ def fast(
     Arguments and errors as ``reference``. Block sizes are ignored: the kernel takes the tiles that measured best.
     The kernel's backward is deterministic. Memory beside input and output: 4 bytes a row (its logsumexp).
     """
-    scale = _check(query, key, value, scale)
+    scale = check(query, key, value, scale)
     visible = {"is_causal": is_causal, "window_left": window_left, "window_right": window_right}
     if query.is_cuda:
         from workbench_kernels.flash_attention import flash_attention
 
         return flash_attention(query, key, value, scale=scale, **visible)[0]
-    return _fused_cpu(query, key, value, scale=scale, **visible)
+    return fused_cpu(query, key, value, scale=scale, **visible)
 
 
 def why_not_fast(query: Tensor, key: Tensor, value: Tensor, **options: object) -> list[str]:
@@ -397,198 +383,7 @@ def why_not_fast(query: Tensor, key: Tensor, value: Tensor, **options: object) -
     return why_not(query.dtype, query.shape[-1], options.get("scale"))
 
 
-def _fused_cpu(query: Tensor, key: Tensor, value: Tensor, *, scale: float, **visible: bool | int | None) -> Tensor:
-    """PyTorch's own CPU kernel is FlashAttention-2 already. It knows no window and aligns causal masks top-left, so
-    those cases go row block by row block, each with the keys that it can see at all."""
-    attend = torch.nn.functional.scaled_dot_product_attention
-    grouped = {"scale": scale, "enable_gqa": query.shape[1] != key.shape[1]}
-    queries, keys = query.shape[-2], key.shape[-2]
-    unlimited = visible["window_left"] is None and (visible["is_causal"] or visible["window_right"] is None)
-    if unlimited and (queries == keys or not visible["is_causal"]):
-        return attend(query, key, value, is_causal=visible["is_causal"], **grouped)
-
-    outputs = []
-    for rows in _blocks(queries, 256):
-        mask = allowed(queries, keys, **visible, rows=rows, device=query.device)
-        seen = mask.any(0).nonzero()
-        columns = slice(int(seen[0]), int(seen[-1]) + 1) if len(seen) else slice(0, 1)
-        output = attend(query[..., rows, :], key[..., columns, :], value[..., columns, :], mask[:, columns], **grouped)
-        outputs.append(output.masked_fill(~mask.any(1)[:, None], 0.0))
-    return torch.cat(outputs, dim=-2)
-
-
-# --- what it is held against -----------------------------------------------------------------------------------------
-
-
-def direct(
-    query: Query,
-    key: KeyOrValue,
-    value: KeyOrValue,
-    *,
-    is_causal: Causal = False,
-    scale: float | None = None,
-    window_left: Window = None,
-    window_right: Window = None,
-) -> Output:
-    """Standard attention (Sec. 2.2): S = scale Q K^T, P = softmax(S), O = P V, with S and P written out.
-
-    Arguments as ``reference``. Memory O(N M) a head.
-    """
-    query, key, value, scale = _prepare(query, key, value, scale)
-    scores = scale * query @ key.mT
-    if is_causal or window_left is not None or window_right is not None:
-        visible = {"is_causal": is_causal, "window_left": window_left, "window_right": window_right}
-        mask = allowed(query.shape[-2], key.shape[-2], **visible, device=query.device)
-        weights = scores.masked_fill(~mask, -torch.inf).softmax(-1)
-        weights = weights.masked_fill(~mask.any(1)[:, None], 0.0)  # a row that sees nothing: zeros, not NaN
-    else:
-        weights = scores.softmax(-1)
-    return weights @ value
-
-
-def sdpa(
-    query: Query,
-    key: KeyOrValue,
-    value: KeyOrValue,
-    *,
-    is_causal: Causal = False,
-    scale: float | None = None,
-    window_left: Window = None,
-    window_right: Window = None,
-) -> Output:
-    """``torch.nn.functional.scaled_dot_product_attention`` with our masks: what a PyTorch user takes today.
-
-    On a GPU a causal call with as many queries as keys goes to PyTorch's fused kernels; windows and unequal lengths
-    need a mask, which takes N M bytes. Arguments as ``reference``.
-    """
-    scale = _check(query, key, value, scale)
-    visible = {"is_causal": is_causal, "window_left": window_left, "window_right": window_right}
-    if query.is_cpu:
-        return _fused_cpu(query, key, value, scale=scale, **visible)
-    queries, keys = query.shape[-2], key.shape[-2]
-    attend = torch.nn.functional.scaled_dot_product_attention
-    grouped = {"scale": scale, "enable_gqa": query.shape[1] != key.shape[1]}
-    windowed = window_left is not None or (window_right is not None and not is_causal)
-    if not windowed and (queries == keys or not is_causal):
-        return attend(query, key, value, is_causal=is_causal, **grouped)
-    mask = allowed(queries, keys, **visible, device=query.device)
-    return attend(query, key, value, mask, **grouped).masked_fill(~mask.any(1)[:, None], 0.0)
-
-
-def _only_backend(name: str) -> Baseline:
-    """SDPA held to one backend, so that PyTorch cannot silently take another."""
-
-    def run(query: Tensor, key: Tensor, value: Tensor, **options: object) -> Tensor:
-        from torch.nn.attention import SDPBackend, sdpa_kernel
-
-        with sdpa_kernel(getattr(SDPBackend, name)):
-            return sdpa(query, key, value, **_without_blocks(options))
-
-    def why_not(query: Tensor, key: Tensor, value: Tensor, **options: object) -> list[str]:
-        reasons = []
-        if not query.is_cuda:
-            reasons.append(f"The {name} backend of scaled_dot_product_attention is measured on CUDA only.")
-        if query.dtype not in (torch.float16, torch.bfloat16):
-            reasons.append(f"The {name} backend takes float16 and bfloat16, not {str(query.dtype)[6:]}.")
-        windowed = options.get("window_left") is not None or options.get("window_right") is not None
-        if windowed or (options.get("is_causal") and query.shape[-2] != key.shape[-2]):
-            reasons.append(f"The {name} backend knows no window and no bottom-right alignment.")
-        return reasons
-
-    return Baseline(run, why_not)
-
-
-def flex_attention(query: Tensor, key: Tensor, value: Tensor, **options: object) -> Tensor:
-    """PyTorch's FlexAttention, compiled, with the same masks. Arguments as ``reference``."""
-    from torch.nn.attention.flex_attention import create_block_mask
-
-    options = _without_blocks(options)
-    scale = _check(query, key, value, options.pop("scale", None))
-    queries, keys = query.shape[-2], key.shape[-2]
-    left, right = options.get("window_left"), options.get("window_right")
-    right = 0 if options.get("is_causal") else right
-    mask = None
-    if left is not None or right is not None:
-        mask = _flex_mask(create_block_mask, queries, keys, left, right, query.device)
-    attend = _compiled_flex()
-    return attend(query, key, value, block_mask=mask, scale=scale, enable_gqa=query.shape[1] != key.shape[1])
-
-
-@functools.cache
-def _flex_mask(create: Callable, queries: int, keys: int, left: int | None, right: int | None, device: object):
-    def visible(batch, head, row, column):
-        row = row + (keys - queries)
-        seen = column >= 0
-        if right is not None:
-            seen = seen & (column <= row + right)
-        if left is not None:
-            seen = seen & (column >= row - left)
-        return seen
-
-    return create(visible, None, None, queries, keys, device=device)
-
-
-@functools.cache
-def _compiled_flex() -> Callable:
-    from torch.nn.attention.flex_attention import flex_attention
-
-    return torch.compile(flex_attention)
-
-
-def _why_not_flex(query: Tensor, key: Tensor, value: Tensor, **options: object) -> list[str]:
-    if query.is_cuda:
-        return []
-    return ["FlexAttention is measured on CUDA only: on a CPU its backward is missing."]
-
-
-# --- inputs, cost, the paper -----------------------------------------------------------------------------------------
-
-
-def example(
-    tokens: int,
-    *,
-    device: str = "cpu",
-    dtype: str = "float32",
-    seed: int = 0,
-    batch: Annotated[int, Range(1, 64, log=True), "Sequences in a batch."] = 1,
-    heads: Annotated[int, Range(1, 128, log=True), "Query heads."] = 4,
-    kv_heads: Annotated[int | None, Range(1, 128, log=True), "Key/value heads; None: as many as query heads."] = None,
-    head_dim: Annotated[int, Range(1, 256, log=True), "Width of a head."] = 64,
-) -> Example:
-    """Standard-normal query, key and value of ``tokens`` tokens. Raises ``ValueError`` unless kv_heads divides heads."""
-    kv_heads = heads if kv_heads is None else kv_heads
-    if heads % kv_heads:
-        raise ValueError(f"kv_heads = {kv_heads} must divide heads = {heads}.")
-    generator = None if device == "meta" else torch.Generator(device).manual_seed(seed)
-
-    def normal(count: int) -> Tensor:
-        shape = (batch, count, tokens, head_dim)
-        return torch.randn(shape, generator=generator, device=device, dtype=getattr(torch, dtype))
-
-    return Example({"query": normal(heads), "key": normal(kv_heads), "value": normal(kv_heads)})
-
-
-def cost(query: Tensor, key: Tensor, value: Tensor, **options: object) -> Cost:
-    """The paper's own accounting (Sec. 4.1): 4 N M d FLOPs a head forward, 2.5 times that backward, halved if causal.
-
-    A window counts the pairs that it keeps. Least bytes: query, key, value read, output and logsumexp written once.
-    """
-    batch, heads, queries, width = query.shape
-    keys = key.shape[-2]
-    pairs = queries * keys / (2 if options.get("is_causal") else 1)
-    left, right = options.get("window_left"), options.get("window_right")
-    if left is not None or (right is not None and not options.get("is_causal")):
-        row = np.arange(queries) + keys - queries
-        right = 0 if options.get("is_causal") else right
-        last = np.full(queries, keys - 1) if right is None else np.clip(row + right, -1, keys - 1)
-        first = np.zeros(queries) if left is None else np.clip(row - left, 0, keys)
-        pairs = float(np.clip(last - first + 1, 0, None).sum())
-    flops = 4 * batch * heads * pairs * width
-    tensors = 2 * query.numel() + key.numel() + value.numel()
-    rows = 4 * batch * heads * queries
-    moved = tensors * query.element_size() + rows
-    gradients = (2 * query.numel() + 2 * (query.numel() + key.numel() + value.numel())) * query.element_size() + rows
-    return Cost(flops, moved, 2.5 * flops, gradients)
+# --- memory, methods, the paper --------------------------------------------------------------------------------------
 
 
 def workspace(implementation: str, query: Tensor, key: Tensor, value: Tensor, **options: object) -> int:
@@ -605,7 +400,7 @@ def workspace(implementation: str, query: Tensor, key: Tensor, value: Tensor, **
         return tile + query.numel() * size + 2 * batch * heads * queries * size + repeated
     masked = any(options.get(name) is not None for name in ("window_left", "window_right")) or queries != keys
     if query.is_cpu or query.is_meta:
-        return query.numel() * size + 2 * 256 * keys * size if masked else 4 * batch * heads * queries
+        return query.numel() * size + 2 * ROWS_AT_A_TIME * keys * size if masked else 4 * batch * heads * queries
     return queries * keys if masked and implementation == "sdpa" else 4 * batch * heads * queries
 
 
@@ -638,10 +433,10 @@ flash_attention_2 = Method(
     workspace=workspace,
     tolerance={"float64": 1e-12, "float32": 2e-6},
     baselines={
-        "softmax_attention": Baseline(lambda *inputs, **options: direct(*inputs, **_without_blocks(options))),
-        "sdpa_flash": _only_backend("FLASH_ATTENTION"),
-        "flex_attention": Baseline(flex_attention, _why_not_flex),
-        "sdpa_cudnn": _only_backend("CUDNN_ATTENTION"),
+        "softmax_attention": Baseline(lambda *inputs, **options: direct(*inputs, **without_blocks(options))),
+        "sdpa_flash": only_backend("FLASH_ATTENTION"),
+        "flex_attention": Baseline(flex_attention, why_not_flex),
+        "sdpa_cudnn": only_backend("CUDNN_ATTENTION"),
     },
     ordinary="softmax_attention",
     shows_map=True,
@@ -752,6 +547,18 @@ PAPER = Paper(
             caveat="A Triton kernel on Hopper does not reach the fraction that CUDA code reached on an A100.",
         ),
     ),
+    recordings=tuple(
+        Recording(
+            group=f"attention, {mask}",
+            methods=("flash_attention_2",),
+            sizes=(512, 1024, 2048, 4096, 8192, 16384),
+            shape={"batch": 2, "heads": 2048 // head_dim, "head_dim": head_dim},
+            options={"is_causal": mask == "causal"},
+            implementations=("fast", "softmax_attention", "sdpa_flash", "flex_attention", "sdpa_cudnn"),
+        )
+        for head_dim in (64, 128)
+        for mask in ("full", "causal")
+    ),
 )
 
 
@@ -765,34 +572,3 @@ def _blocks(length: int, size: int | None) -> list[slice]:
 
 def _mask_of(query: Tensor, key: Tensor, visible: dict, rows: slice, columns: slice) -> Tensor:
     return allowed(query.shape[-2], key.shape[-2], **visible, rows=rows, columns=columns, device=query.device)
-
-
-def _without_blocks(options: dict) -> dict:
-    return {name: value for name, value in options.items() if not name.startswith("block_")}
-
-
-def _check(query: Tensor, key: Tensor, value: Tensor, scale: float | None) -> float:
-    """Raise ``ValueError`` unless the three fit together; the softmax scale."""
-    shapes = f"query {tuple(query.shape)}, key {tuple(key.shape)}, value {tuple(value.shape)}"
-    if not query.ndim == key.ndim == value.ndim == 4:
-        raise ValueError(f"Attention takes tensors (batch, heads, tokens, head_dim), not {shapes}.")
-    if key.shape != value.shape or query.shape[0] != key.shape[0] or query.shape[3] != key.shape[3]:
-        raise ValueError(f"key and value must agree, and share batch and head_dim with query: {shapes}.")
-    if 0 in query.shape or 0 in key.shape:
-        raise ValueError(f"Attention needs at least one token and one head: {shapes}.")
-    if query.shape[1] % key.shape[1]:
-        raise ValueError(f"The key/value heads ({key.shape[1]}) must divide the query heads ({query.shape[1]}): {shapes}.")
-    if not query.dtype == key.dtype == value.dtype or not query.is_floating_point():
-        raise ValueError(f"One floating-point dtype is needed, not {query.dtype}, {key.dtype}, {value.dtype}.")
-    if not query.device == key.device == value.device:
-        raise ValueError(f"One device is needed, not {query.device}, {key.device}, {value.device}.")
-    return query.shape[-1] ** -0.5 if scale is None else scale
-
-
-def _prepare(query: Tensor, key: Tensor, value: Tensor, scale: float | None) -> tuple[Tensor, Tensor, Tensor, float]:
-    """Checked inputs with key/value heads repeated for the query heads that share them."""
-    scale = _check(query, key, value, scale)
-    group = query.shape[1] // key.shape[1]
-    if group > 1:
-        key, value = key.repeat_interleave(group, dim=1), value.repeat_interleave(group, dim=1)
-    return query, key, value, scale

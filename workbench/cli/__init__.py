@@ -49,6 +49,7 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     bench = command("bench", _bench, "The recorded measurements; with --live, measurements made here and now.")
     bench.add_argument("slug", nargs="?", help="the paper's name; without it, all that was recorded")
     bench.add_argument("--live", action="store_true", help="measure here; SLUG --live --help lists the knobs")
+    bench.add_argument("--record", action="store_true", help="make the paper's recordings here and keep them")
     if bench_slug := _slug_to_measure(arguments):
         _add_live_flags(bench, bench_slug)
 
@@ -125,13 +126,15 @@ def _show(**options) -> int:
     return papers.show_one(**options)
 
 
-def _bench(slug: str | None, live: bool, **options) -> int:
+def _bench(slug: str | None, live: bool, record: bool, **options) -> int:
     from workbench.cli import bench
 
+    if (live or record) and slug is None:
+        raise ValueError(f"Name the paper to measure: workbench bench SLUG --{'live' if live else 'record'}.")
+    if record:
+        bench.record_here(slug)
     if not live:
         return bench.show_recorded(slug)
-    if slug is None:
-        raise ValueError("Name the paper to measure: workbench bench SLUG --live.")
     grouped = {title: {name.partition(".")[2]: value for name, value in options.items() if name.startswith(f"{title}.")}
                for title in ("shape", "options")}  # fmt: skip
     plain = {name: value for name, value in options.items() if "." not in name}

@@ -28,6 +28,16 @@ def show_recorded(slug: str | None) -> int:
     return 0
 
 
+def record_here(slug: str) -> None:
+    """Make the recordings of one paper on this machine and write them into the package."""
+    paper, device = catalog.paper(slug), measure.pick_device("auto")
+    if not paper.recordings:
+        raise ValueError(f"{slug} names no recordings.")
+    for row in measure.record(paper, device):
+        figure = f"{row['median_ms']:.3f} ms" if row["status"] == "ok" else f"{row['status']}: {row['reason']}"
+        print(row["group"], row["method"], row["implementation"], row["direction"], row["size"], figure, flush=True)
+
+
 def measure_here(
     slug: str,
     *,

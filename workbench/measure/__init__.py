@@ -7,6 +7,7 @@ result gets no time. ``sweep`` yields one row after the other, so that a caller 
 
 from workbench.measure.correctness import Check, relative_error
 from workbench.measure.memory import memory_limit, peak_bytes
+from workbench.measure.recording import record
 from workbench.measure.records import COLUMNS, frame, load, machine, machine_line, recorded, save
 from workbench.measure.roofline import Ceilings, ceilings
 from workbench.measure.rows import estimate_bytes, measure
@@ -29,6 +30,7 @@ __all__ = [
     "memory_limit",
     "peak_bytes",
     "pick_device",
+    "record",
     "recorded",
     "relative_error",
     "save",
