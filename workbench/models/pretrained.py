@@ -27,7 +27,7 @@ from torch import Tensor
 from workbench import controls
 from workbench.models.hugging_face import Call, interface_name, register_attention
 from workbench.models.transformer import chosen
-from workbench.paper import Method, signature_inputs
+from workbench.paper import Method
 from workbench.tasks.sentences import EXAMPLES
 
 if TYPE_CHECKING:
@@ -161,7 +161,8 @@ class Encoder:
         self, *, attention: str = "softmax_attention", activation: str = "gelu", activation_order: int = 3
     ) -> BertModel:
         """The ``transformers`` model with these methods in place. Weights are shared, not copied: change none."""
-        order = activation_order if _is_polynomial(chosen(activation, "activation")) else None
+        has_coefficients = chosen(activation, "activation").layer is not None
+        order = activation_order if has_coefficients else None
         if order not in (None, 2, 3, 4):
             raise ValueError(f"activation_order = {order!r} is not allowed: choose 2, 3 or 4.")
         key = (attention, activation, order)
@@ -250,10 +251,6 @@ class _Activation(torch.nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.method(x, *self.coefficients)
-
-
-def _is_polynomial(method: Method) -> bool:
-    return "weight" in signature_inputs(method.reference)
 
 
 _loaded: dict[str, Encoder] = {}
