@@ -11,7 +11,7 @@ from workbench_widgets import page
 
 
 class AttentionViewer(page.WithStill):
-    """Made by ``attention_viewer``: sliders for layer and head, an overview of all of them, and the one that is picked."""
+    """Made by ``attention_viewer``: sliders for layer and head, an overview of all, and the one that is picked."""
 
     def __init__(self, maps: np.ndarray, tokens: Sequence[str], layer: int, head: int) -> None:
         self.maps, self.tokens = np.asarray(maps), list(tokens)

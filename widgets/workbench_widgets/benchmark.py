@@ -16,7 +16,7 @@ BUDGETS = {"quick": 0.1, "steady": 0.4, "thorough": 1.5}
 
 
 class Benchmark(page.WithStill):
-    """Made by ``benchmark``: what was measured is in ``frame``; the widget measures again, live, and can be cancelled."""
+    """Made by ``benchmark``: ``frame`` holds what was measured; the widget measures again, and can be cancelled."""
 
     def __init__(self, choices, sizes, y, recorded, note, settings) -> None:
         self.choices, self.sizes, self.settings = list(choices), list(sizes), settings
@@ -35,6 +35,15 @@ class Benchmark(page.WithStill):
         rows = self.frame.query("implementation == @implementation and size == @size and direction == @direction")
         rows = rows[rows["method"] == method] if method else rows
         return float(rows["median_ms"].iloc[0]) if len(rows) else float("nan")
+
+    def crossover(self, slow: str, quick: str, factor: float = 1.0) -> int | None:
+        """The smallest size from which on ``quick`` is at least ``factor`` times as fast as ``slow``; None: nowhere."""
+        found = None
+        for size in reversed(self.sizes):
+            if not self.median_ms(slow, size) >= factor * self.median_ms(quick, size):
+                break
+            found = size
+        return found
 
     def run(self, progress: Callable[[int, dict[str, Any] | None], None] = lambda done, row: None) -> None:
         """Measure everything, from the first size on. ``progress(done, row)`` is told of every row. Stops when told to;

@@ -27,9 +27,11 @@ STYLE = """
 .wb-columns {display: grid; grid-template-columns: minmax(16em, 1fr) minmax(24em, 1.5fr); gap: 1em; align-items: center}
 @media (max-width: 900px) {.wb-columns {grid-template-columns: 1fr}}
 .wb-table {border-collapse: collapse; font-variant-numeric: tabular-nums; margin: .3em 0 .6em}
-.wb-table th, .wb-table td {padding: .25em .9em .25em 0; text-align: left; border-bottom: 1px solid rgba(128,128,128,.3)}
+.wb-table th, .wb-table td {padding: .25em .9em .25em 0; text-align: left;
+                            border-bottom: 1px solid rgba(128,128,128,.3)}
 .wb-table td.wb-number, .wb-table th.wb-number {text-align: right}
-.wb-table caption {white-space: nowrap; caption-side: bottom; text-align: left; font-size: .85em; opacity: .8; padding-top: .3em}
+.wb-table caption {white-space: nowrap; caption-side: bottom; text-align: left; font-size: .85em; opacity: .8;
+                   padding-top: .3em}
 </style>"""
 
 _numbers = itertools.count()

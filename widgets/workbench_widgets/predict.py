@@ -8,7 +8,7 @@ from workbench_widgets import page
 
 
 class Prediction(page.WithStill):
-    """Made by ``predict``. ``taken`` is what the reader chose, or the default answer; ``committed`` whether one chose."""
+    """Made by ``predict``. ``taken`` is the reader's choice, or the right answer while nobody has ``committed``."""
 
     def __init__(self, question: str, choices: Sequence[str], answer: str, explanation: str, evidence: str) -> None:
         self.question, self.choices, self.answer = question, list(choices), answer

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from workbench import measure
 from workbench_widgets import page
 
@@ -32,6 +34,9 @@ def begin(device: str = "auto", scale: str = "laptop") -> Session:
     device = measure.pick_device(device)
     if scale == "gpu" and device != "cuda":
         raise ValueError("scale = 'gpu' needs a CUDA device, and there is none here: choose 'laptop' or 'ci'.")
+    if scale == "ci":
+        # The calls are tiny, and a busy machine makes threads wait for each other.
+        torch.set_num_threads(1)
     page.load_bokeh()
     where = page.escape(measure.machine_line(measure.machine(device)))
     page.show_html(

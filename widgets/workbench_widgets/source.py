@@ -17,10 +17,11 @@ ROOT = Path(__file__).parents[2]
 
 COLOURS = """
 <style>
-.wb-code pre {margin: 0; font-family: var(--jp-code-font-family, monospace); padding: .6em .8em; overflow-x: auto; font-size: .88em; line-height: 1.45;
-              background: rgba(128,128,128,.09); border-radius: 4px}
+.wb-code pre {margin: 0; font-family: var(--jp-code-font-family, monospace); padding: .6em .8em; overflow-x: auto;
+              font-size: .88em; line-height: 1.45; background: rgba(128,128,128,.09); border-radius: 4px}
 .wb-code .where {font-size: .8em; opacity: .7; margin-bottom: .2em}
-.wb-code .k, .wb-code .kn, .wb-code .ow, .wb-code .kc {color: var(--jp-mirror-editor-keyword-color, #008000); font-weight: 600}
+.wb-code .k, .wb-code .kn, .wb-code .ow, .wb-code .kc {color: var(--jp-mirror-editor-keyword-color, #008000);
+                                                      font-weight: 600}
 .wb-code .c1, .wb-code .sd {color: var(--jp-mirror-editor-comment-color, #408080); font-style: italic}
 .wb-code .s1, .wb-code .s2, .wb-code .si, .wb-code .sa {color: var(--jp-mirror-editor-string-color, #ba2121)}
 .wb-code .mi, .wb-code .mf {color: var(--jp-mirror-editor-number-color, #666)}
@@ -85,6 +86,8 @@ def show_source(
     """
     code = code_html(*source_lines(function, first, last))
     if equation or note:
+        if r"\\" in equation:
+            equation = rf"\begin{{gathered}} {equation} \end{{gathered}}"
         left = (f"$${equation}$$" if equation else "") + (f"<div>{note}</div>" if note else "")
         code = f'<div class="wb-columns"><div>{left}</div>{code}</div>'
     page.show_html(code)

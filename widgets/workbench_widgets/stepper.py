@@ -69,7 +69,7 @@ def key_frames(trace: Trace, row: int) -> list[int]:
 
 
 def frame_svg(trace: Trace, number: int, row: int) -> str:
-    """One frame: the block grid, the three numbers of a row over the blocks, its output so far, the sums written out."""
+    """One frame: the block grid, the three numbers of a row over the blocks, its output so far, the sum written out."""
     step = trace.steps[number]
     row = _within(step, row)
     walk = [past for past in trace.steps[: number + 1] if past.row_block == step.row_block and past.kind != "skipped"]
@@ -116,7 +116,8 @@ def _grid(trace: Trace, number: int) -> str:
             drawn.append(_box(*place, "none", 1, 'stroke="currentColor" stroke-width="2.5"'))
     below = top + rows * side + 16
     legend = ((BLUE, "full"), (ORANGE, "masked"), (GREY, "skipped"))
-    for index, (color, word) in enumerate(legend):
+    kinds = {step.kind for step in trace.steps}
+    for index, (color, word) in enumerate(pair for pair in legend if pair[1] in kinds):
         drawn.append(_box(left + 72 * index, below - 9, 10, 10, color, 0.85 if color != GREY else 0.3))
         drawn.append(_text(left + 14 + 72 * index, below, word, 11))
     return "".join(drawn)
@@ -131,11 +132,12 @@ def _numbers(trace: Trace, step: Step, walk: Sequence[Step], row: int) -> str:
     columns = 1 + max(s.column_block for s in trace.steps)
     slot = width / columns
     maxima = [float(s.maximum[row]) for s in whole if torch.isfinite(s.maximum[row])] or [0.0]
-    low, high = min(*maxima, 0.0), max(*maxima, low_gap(maxima))
+    span = (max(maxima) - min(maxima)) or 1.0
+    low = min(maxima) - span / 3  # only how far it grows matters: maxima may be negative
     largest = max(float(s.normaliser[row]) for s in whole) or 1.0
     drawn = [_text(left - 60, 14, f"what row {step.rows.start + row} remembers")]
     panels = (
-        ("m", "maximum", "maximum", lambda v: (v - low) / ((high - low) or 1)),
+        ("m", "maximum", "maximum", lambda v: (v - low) / (span * 4 / 3)),
         ("a", "rescale", "rescale", lambda v: v),
         ("ℓ", "normaliser", "normaliser", lambda v: v / largest),
     )
@@ -153,13 +155,8 @@ def _numbers(trace: Trace, step: Step, walk: Sequence[Step], row: int) -> str:
             color = ORANGE if name == "rescale" and value < 1 else BLUE
             drawn.append(_box(place + 3, base - tall, slot - 6, tall, color, 0.9 if past is walk[-1] else 0.45))
             if slot > 30 or past is walk[-1]:
-                drawn.append(_text(place + slot / 2, base - tall - 3, f"{value:.2f}", 11, "middle"))
+                drawn.append(_text(place + slot / 2, base - tall - 3, _number(value), 11, "middle"))
     return "".join(drawn)
-
-
-def low_gap(maxima: Sequence[float]) -> float:
-    """An upper end of the scale of maxima that differs from its lower end."""
-    return min(*maxima, 0.0) + 1e-9
 
 
 # --- right: the output of the watched row so far ---
@@ -210,9 +207,15 @@ def _sentence(step: Step, walk: Sequence[Step], row: int) -> str:
     m, a, new = (float(tensor[row]) for tensor in (step.maximum, step.rescale, step.normaliser))
     before = walk[-2] if len(walk) > 1 else None
     old = float(before.normaliser[row]) if before else 0.0
-    old_m = f"{float(before.maximum[row]):.2f}" if before else "−∞"
-    added = new - a * old
+    old_m = _number(float(before.maximum[row])) if before else "−∞"
+    subtracted = f"({_number(m)})" if m < 0 else _number(m)
     return (
-        f"{where}:  m: {old_m} → {m:.2f},   a = exp({old_m} − {m:.2f}) = {a:.2f},   "
-        f"ℓ = {a:.2f}·{old:.2f} + {added:.2f} = {new:.2f}"
+        f"{where}:  m: {old_m} → {_number(m)},   a = exp({old_m} − {subtracted}) = {a:.2f},   "
+        f"ℓ = {a:.2f} · {old:.2f} + {new - a * old:.2f} = {new:.2f}"
     )
+
+
+def _number(value: float) -> str:
+    if value == -torch.inf:
+        return "−∞"
+    return f"{value:.2f}".replace("-", "−")

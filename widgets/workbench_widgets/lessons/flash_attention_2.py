@@ -1,0 +1,258 @@
+"""The lesson on FlashAttention-2: inputs that show the idea, counts, tables, measurements."""
+
+import math
+from collections.abc import Mapping
+
+import torch
+from bokeh.model import Model
+from torch import Tensor
+
+from workbench import measure, plots
+from workbench.attention import flash_attention_2 as paper
+from workbench.paper import Example
+from workbench_widgets.page import table_html
+from workbench_widgets.stepper import FONT
+
+TENSOR_CORE_RATIO = 16
+"""What a FLOP outside the matrix units costs on an A100, in FLOPs inside them (Sec. 3.1: 312 against 19.5 TFLOP/s)."""
+
+
+# --- inputs and pictures ---------------------------------------------------------------------------------------------
+
+
+def related_tokens(
+    tokens: int, head_dim: int = 8, *, heads: int = 1, sharpness: float = 1.8, seed: int = 0
+) -> dict[str, Tensor]:
+    """Query, key and value (1, heads, tokens, head_dim), float64, of tokens that drift: neighbours resemble each other.
+
+    So the attention map has a visible band, and the maximum of a row grows as the blocks come nearer to it.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randn(tokens, heads, head_dim, generator=generator, dtype=torch.float64)
+    state, drift = torch.zeros(heads, head_dim, dtype=torch.float64), []
+    for step in noise:
+        state = 0.9 * state + 0.436 * step
+        drift.append(state)
+    position = torch.stack(drift, dim=1)[None] * sharpness
+    value = torch.randn(1, heads, tokens, head_dim, generator=generator, dtype=torch.float64)
+    return {"query": position, "key": position, "value": value}
+
+
+def map_with_blocks(example: Example) -> Model:
+    """The attention map with the blocks that are walked over: white full, orange masked inside, crossed skipped."""
+    query, key = example.inputs["query"], example.inputs["key"]
+    options = dict(example.options)
+    weights = paper.flash_attention_2.attention_map(query[:1, :1], key[:1, :1], **options)[0, 0].cpu().numpy()
+    sides = [options.get(name) or paper.DEFAULT_BLOCK for name in ("block_rows", "block_columns")]
+    kinds = paper.block_kinds(query.shape[2], key.shape[2], **{k: v for k, v in options.items() if k != "scale"})
+    tokens = [str(index) for index in range(query.shape[2])]
+    visited, masked = (kinds > 0).sum(), (kinds == 1).sum()
+    title = f"{visited} of {kinds.size} blocks visited ({visited / kinds.size:.0%}), {masked} with a mask inside"
+    figure = plots.attention_map(weights, tokens, tokens, title=title, overlay=(kinds, *sides))
+    figure.max_width = 620
+    return figure
+
+
+# --- numbers ---------------------------------------------------------------------------------------------------------
+
+
+def memory_table(lengths: list[int]) -> str:
+    """Bytes beside input and output for one head of 128 in bfloat16, by the methods' own formulas."""
+    rows = []
+    for tokens in lengths:
+        inputs = paper.example(tokens, device="meta", dtype="bfloat16", heads=1, head_dim=128).inputs
+        matrix = tokens * tokens * 2
+        logsumexp = paper.workspace("fast", *inputs.values())
+        rows.append((f"{tokens:,}", _bytes(4 * tokens * 128 * 2), _bytes(matrix), _bytes(logsumexp)))
+    heads = ("tokens", "Q, K, V and O", "the score matrix S", "what FlashAttention-2 keeps instead")
+    return table_html(heads, rows, "One head of width 128 in bfloat16. The last column is one float32 a row.")
+
+
+def _bytes(count: float) -> str:
+    for unit in ("bytes", "KiB", "MiB", "GiB"):
+        if count < 1024 or unit == "GiB":
+            return f"{count:,.4g} {unit}"
+        count /= 1024
+    raise AssertionError
+
+
+def by_hand(scores: Tensor, value: Tensor, block: int) -> str:
+    """The online softmax of one row, block by block, every number shown. scores (keys,), value (keys, d)."""
+    maximum, normaliser = torch.tensor(-torch.inf, dtype=scores.dtype), torch.zeros((), dtype=scores.dtype)
+    accumulator, rows = value.new_zeros(value.shape[1]), []
+    for start in range(0, len(scores), block):
+        part = scores[start : start + block]
+        maximum, normaliser, accumulator, rescale = paper.online_softmax_step(
+            part, value[start : start + block], maximum, normaliser, accumulator
+        )
+        shown = [vector(part), vector((part - maximum).exp()), f"{rescale:.4f}", f"{maximum:.0f}", f"{normaliser:.4f}"]
+        rows.append((f"keys {start} to {start + len(part) - 1}", *shown, vector(accumulator)))
+    output, logsumexp = paper.finish(maximum, normaliser, accumulator)
+    rows.append(("at the end", "", "", "", "", "", f"O = {vector(output)}"))
+    direct = scores.softmax(0) @ value
+    difference = float((output - direct).abs().max())
+    caption = f"softmax(S) V at once: {vector(direct)}; difference {difference:.1e}. L = {float(logsumexp):.4f}."
+    heads = ("block", "scores S", "P̃ = exp(S − m)", "a", "m", "ℓ", "accumulator Õ")
+    return table_html(heads, rows, caption)
+
+
+def vector(numbers: Tensor) -> str:
+    """A vector for people."""
+    return "(" + ", ".join(f"{number:.4g}" for number in numbers.tolist()) + ")"
+
+
+def printed_formula(scores: Tensor, value: Tensor, block: int) -> Tensor:
+    """One row as Algorithm 1 is *printed*, with the inverse factor: right only while the maximum does not grow."""
+    maximum, normaliser = torch.tensor(-torch.inf, dtype=scores.dtype), torch.zeros((), dtype=scores.dtype)
+    accumulator = value.new_zeros(value.shape[1])
+    for start in range(0, len(scores), block):
+        part = scores[start : start + block]
+        larger = torch.maximum(maximum, part.max())
+        weights = (part - larger).exp()
+        rescale = 1.0 if start == 0 else 1 / (maximum - larger).exp()
+        normaliser = rescale * normaliser + weights.sum()
+        accumulator = rescale * accumulator + weights @ value[start : start + block]
+        maximum = larger
+    return accumulator / normaliser
+
+
+def count_updates(tokens: int = 1024, head_dim: int = 64, block: int = 64) -> dict[str, paper.Operations]:
+    """The operations of both updates, version 1 and version 2, on one head without a mask."""
+    inputs = [tensor[0, 0].float() for tensor in related_tokens(tokens, head_dim).values()]
+    blocks = {"block_rows": block, "block_columns": block}
+    return {update: paper.trace(*inputs, **blocks, update=update).operations for update in ("v1", "v2")}
+
+
+def outside_matrix_units(operations: paper.Operations) -> int:
+    """Operations that no matrix unit can do."""
+    return operations.exponentials + operations.rescale_multiplications + operations.divisions
+
+
+def weighted(operations: paper.Operations) -> int:
+    """All work in units of a matrix FLOP."""
+    return operations.matmul_flops + TENSOR_CORE_RATIO * outside_matrix_units(operations)
+
+
+def operations_table(counted: Mapping[str, paper.Operations]) -> str:
+    """The counts side by side, with the time that they take in units of a matrix FLOP."""
+    labels = {
+        "matmul_flops": "matrix-product FLOPs",
+        "exponentials": "exponentials",
+        "rescale_multiplications": "rescale multiplications",
+        "divisions": "divisions",
+    }
+    rows = [(label, *(f"{getattr(each, name):,}" for each in counted.values())) for name, label in labels.items()]
+    totals = (f"{weighted(each):,}" for each in counted.values())
+    rows.append((f"matrix FLOPs + {TENSOR_CORE_RATIO} × the rest", *totals))
+    return table_html(("", *(f"update {name}" for name in counted)), rows)
+
+
+def traffic(tokens: int, head_dim: int = 64, rows: int = 128, size: int = 2) -> dict[str, float]:
+    """MiB that one head moves between memory and chip, forward: every S and P out and in, against none of them.
+
+    FlashAttention reads K and V once for each block of ``rows`` queries (from cache, when they fit there).
+    """
+    tensor, matrix = tokens * head_dim * size, tokens * tokens * size
+    return {
+        "direct: Q, K, V, O": 4 * tensor / 2**20,
+        "direct: S and P, out and in": 4 * matrix / 2**20,
+        "FlashAttention-2: Q, O, L": (2 * tensor + 4 * tokens) / 2**20,
+        "FlashAttention-2: K, V for every row block": 2 * tensor * math.ceil(tokens / rows) / 2**20,
+    }
+
+
+def who_computes(rows: int = 6, columns: int = 6) -> str:
+    """Two block grids as SVG: which program computes which block, forward (a row each) and backward (a column each)."""
+    side, gap, drawn = 26, 130, []
+    ways = (("forward: a program a row block", True), ("backward: one a column block", False))
+    for place, (title, by_row) in enumerate(ways):
+        left = place * (columns * side + gap)
+        drawn.append(f'<text x="{left}" y="14" style="{FONT}">{title}</text>')
+        for row in range(rows):
+            for column in range(columns):
+                program = row if by_row else column
+                x, y, color = left + column * side, 24 + row * side, plots.PALETTE[program % len(plots.PALETTE)]
+                drawn.append(
+                    f'<rect x="{x}" y="{y}" width="{side - 3}" height="{side - 3}" fill="{color}" fill-opacity=".8"/>'
+                    f'<text x="{x + side / 2 - 1.5}" y="{y + side / 2 + 3}" text-anchor="middle" '
+                    f'style="{FONT};font-size:11px;fill:white">{program}</text>'
+                )
+    width, height = 2 * columns * side + gap + 60, 30 + rows * side
+    size = f'viewBox="0 0 {width} {height}" width="{width}" style="max-width:100%"'
+    return f'<svg {size} role="img" aria-label="{ways[0][0]}; {ways[1][0]}">{"".join(drawn)}</svg>'
+
+
+def occupied(heads: int, tokens: int, *, by_rows: bool = False, block: int = 128, slots: int = 132) -> float:
+    """How much of a GPU with ``slots`` places is busy: with one program a head, or ``by_rows`` one a block of rows."""
+    return paper.wave_efficiency(heads * math.ceil(tokens / block) if by_rows else heads, slots)
+
+
+def occupancy_table(tokens: int = 16384, block: int = 128) -> str:
+    """How full a GPU of 132 multiprocessors (H100, H200) is with one program a head, and with one a row block."""
+    rows = []
+    for heads in (1, 4, 16, 64, 256):
+        by_head, by_rows = (f"{occupied(heads, tokens, by_rows=by_rows):.1%}" for by_rows in (False, True))
+        rows.append((str(heads), by_head, f"{heads * math.ceil(tokens / block):,}", by_rows))
+    heads = ("batch × heads", "version 1: one program a head", "programs in version 2", "one program a row block")
+    caption = f"{tokens:,} tokens, row blocks of {block}, 132 places."
+    return table_html(heads, rows, caption)
+
+
+# --- measurements for the claims -------------------------------------------------------------------------------------
+
+
+def gradient_error(seed: int = 0) -> float:
+    """Algorithm 2 against autograd of the direct formula, float64, grouped heads, a causal mask, odd lengths."""
+    example = paper.example(45, dtype="float64", heads=4, kv_heads=2, head_dim=16, seed=seed)
+    inputs = [tensor.requires_grad_() for tensor in example.inputs.values()]
+    options = {"is_causal": True, "block_rows": 16, "block_columns": 8}
+    grad = torch.randn_like(inputs[0])
+    truth = torch.autograd.grad(paper.direct(*inputs, is_causal=True), inputs, grad)
+    with torch.no_grad():
+        output, logsumexp = paper.forward(*inputs, **options)
+        ours = paper.reference_backward(*inputs, output, logsumexp, grad, **options)
+    return max(measure.relative_error(a, b) for a, b in zip(ours, truth, strict=True))
+
+
+def on_a_gpu(device: str) -> dict[str, float]:
+    """The claims that only a GPU can settle, bfloat16, 16 384 tokens in all, width 2048 (the paper's setting)."""
+    method = paper.flash_attention_2
+
+    def row(implementation: str, tokens: int, direction: str = "forward", head_dim: int = 64, **options) -> dict:
+        shape = {"batch": 16384 // tokens, "heads": 2048 // head_dim, "head_dim": head_dim}
+        rows = measure.sweep(
+            [(method, implementation)], [tokens], device=device, dtype="bfloat16", shape=shape, options=options,
+            directions=[direction],
+        )  # fmt: skip
+        return next(rows)
+
+    full, causal = row("fast", 8192), row("fast", 8192, is_causal=True)
+    wide = row("fast", 8192, head_dim=128)
+    forward, backward = row("fast", 4096), row("fast", 4096, "backward")
+    return {
+        "faster_than_standard": row("softmax_attention", 2048)["median_ms"] / row("fast", 2048)["median_ms"],
+        "causal_speedup": full["median_ms"] / causal["median_ms"],
+        "backward_rate": backward["tflops_per_s"] / forward["tflops_per_s"],
+        "sequence_parallelism": sequence_speedup(device),
+        "fraction_of_peak": 100 * wide["tflops_per_s"] * 1e12 / measure.ceilings(device, "bfloat16").flops_per_s,
+    }
+
+
+def sequence_speedup(device: str, tokens: int = 16384, rows: int = 128) -> float:
+    """One head: time of all row blocks one after the other over time of all at once."""
+    query, key, value = paper.example(tokens, device=device, dtype="bfloat16", heads=1).inputs.values()
+    attend = paper.flash_attention_2
+
+    def one_after_the_other() -> None:
+        for part in query.split(rows, dim=2):
+            attend(part, key, value)
+
+    serial = measure.time_call(one_after_the_other, device)
+    return serial.median_ms / measure.time_call(lambda: attend(query, key, value), device).median_ms
+
+
+def growth(frame, implementation: str = "fast") -> float:
+    """The exponent with which peak memory grows: log2 of the ratio when the tokens double, at the largest size."""
+    rows = frame[(frame["implementation"] == implementation) & (frame["status"] == "ok")].sort_values("size")
+    (size, peak), (larger, more) = rows[["size", "peak_bytes"]].to_numpy()[-2:]
+    return math.log(more / peak) / math.log(larger / size)

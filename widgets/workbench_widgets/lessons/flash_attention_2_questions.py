@@ -1,0 +1,240 @@
+"""The questions and exercises of the lesson on FlashAttention-2, with answers, solutions and typical mistakes.
+
+A test runs every solution and every mistake. If you are here to learn: solve them first.
+"""
+
+import math
+
+import torch
+
+from workbench import measure
+from workbench.attention import flash_attention_2 as paper
+from workbench_widgets.exercise import close, exercise
+from workbench_widgets.lessons import flash_attention_2 as lesson
+from workbench_widgets.predict import Prediction, predict
+
+# --- predict, then run -----------------------------------------------------------------------------------------------
+
+
+def arithmetic() -> Prediction:
+    """Does blockwise attention calculate less?"""
+    counted = lesson.count_updates()["v2"]
+    more = counted.exponentials + counted.rescale_multiplications > 1024 * 1024
+    return predict(
+        "Compared with the direct formula (multiply, softmax, multiply), how much arithmetic does FlashAttention-2 "
+        "do?",
+        ["less: that is why it is fast", "exactly as much", "more"],
+        "more" if more else "exactly as much",
+        "The matrix products are the same: 4 · 1024² · 64 FLOPs. The direct formula takes 1024² = 1,048,576 "
+        "exponentials and no rescaling. What gets less is not arithmetic but traffic: scores are used where they "
+        "are made. A method can do more work and be faster.",
+        evidence=lesson.operations_table({"v2": counted}),
+    )
+
+
+def new_update() -> Prediction:
+    """What is the new update worth by itself?"""
+    counted = lesson.count_updates()
+    times = counted["v1"].divisions // counted["v2"].divisions
+    total = {name: lesson.weighted(each) for name, each in counted.items()}
+    saved = 1 - total["v2"] / total["v1"]
+    return predict(
+        f"Version 1 divides the output after every block, version 2 once: at 1024 tokens in blocks of 64, {times} "
+        "times fewer divisions. On an A100 an operation outside the matrix units costs as much as 16 inside. How "
+        "much of the whole work does the new update save?",
+        ["about 5 %", "about a third", "about 94 %"],
+        "about 5 %" if 0.03 < saved < 0.08 else "about a third",
+        f"{saved:.1%}. Exponentials and rescaling remain; divisions were a small part. So the update alone does not "
+        "make version 2 twice as fast. The order of the loops does, and how the work inside a block is shared out.",
+        evidence=lesson.operations_table(counted),
+    )
+
+
+def occupancy() -> Prediction:
+    """Who keeps the GPU busy?"""
+    full = lesson.occupied(heads=1, tokens=16384)
+    return predict(
+        "One sequence of 16,384 tokens, one head, a GPU with 132 multiprocessors. Version 1 gives each head to one "
+        "program. How much of the GPU works?",
+        ["all of it: 16,384 tokens are plenty", "about half", "less than 1 %"],
+        "less than 1 %" if full < 0.01 else "about half",
+        "One head is one program, and a program runs on one multiprocessor; the other 131 wait. Version 2 turns the "
+        "loops around: the outer one runs over blocks of <i>queries</i>, which need nothing of each other, so each "
+        "becomes a program of its own. Long sequences with few heads gain most.",
+        evidence=lesson.occupancy_table(),
+    )
+
+
+def blocks_alone(device: str, tokens: int = 512) -> Prediction:
+    """Are blocks enough?"""
+    example = paper.example(tokens, device=device)
+    names = {"reference": "Algorithm 1 in PyTorch", "softmax_attention": "the direct formula"}
+    times = {name: measure.measure(paper.flash_attention_2, name, example)["median_ms"] for name in names}
+    return predict(
+        f"Here, at {tokens} tokens and 4 heads: which is faster, Algorithm 1 written in PyTorch (the reference, 64 "
+        "blocks one after the other) or the direct formula?",
+        list(names.values()),
+        names[min(times, key=times.get)],
+        "In PyTorch each line of each block is a call of its own that writes its result to memory: the traffic that "
+        "we wanted to avoid, in small pieces. The algorithm pays once its inner loop is <i>one</i> kernel, whose "
+        "block of scores lives in registers.",
+        evidence="<p>" + ", ".join(f"{names[name]}: {ms:.2f} ms" for name, ms in times.items()) + ".</p>",
+    )
+
+
+PREDICTIONS = (arithmetic, new_update, occupancy)
+
+
+# --- exercises -------------------------------------------------------------------------------------------------------
+
+
+@exercise(
+    hint="a = exp(m_old − m_new). The maximum grew from 1 to 3.",
+    solution=math.exp(-2),
+    mistakes={"the inverse, as printed in the paper": math.exp(2), "the difference": -2.0, "no correction": 1.0},
+    right="e⁻² ≈ 0.135: what was summed so far was too large by e², since it was measured from a smaller maximum.",
+)
+def rescale_factor(answer):
+    """The maximum of a row was 1 after the first block; the second block brings a score of 3. What is a?"""
+    assert not math.isclose(answer, math.exp(2), rel_tol=0.02), (
+        "that is the inverse, as the paper prints it. The old sum is too large: it was measured from a smaller "
+        "maximum."
+    )
+    close(answer, math.exp(-2), 0.02, "a = exp(m_old − m_new): what is m_old − m_new here?")
+
+
+@exercise(
+    hint="Count the blocks on and below the diagonal of a 32 × 32 grid.",
+    solution=528,
+    mistakes={"half of them": 512, "all": 1024, "without the diagonal": 496},
+    right="32 · 33 / 2 = 528: a little more than half, because the blocks on the diagonal are visited too.",
+)
+def blocks_visited(answer):
+    """How many blocks of 128 × 128 does a causal mask visit at 4096 tokens?"""
+    expected = int((paper.block_kinds(4096, 4096, is_causal=True, block_rows=128, block_columns=128) > 0).sum())
+    assert answer != 512, "close: but a block on the diagonal is half visible, so it is visited as well."
+    close(answer, expected, 0, f"there are 32 row blocks; row block i visits i + 1 blocks. {answer} is not their sum.")
+
+
+def solved_step(scores, value, maximum, normaliser, accumulator):
+    """One block of the online softmax: scores (rows, columns), value (columns, d), the rest as in Algorithm 1."""
+    new_maximum = torch.maximum(maximum, scores.amax(-1))
+    weights = torch.exp(scores - new_maximum[:, None])
+    rescale = torch.exp(maximum - new_maximum)
+    normaliser = rescale * normaliser + weights.sum(-1)
+    accumulator = rescale[:, None] * accumulator + weights @ value
+    return new_maximum, normaliser, accumulator
+
+
+def _forgets_to_rescale(scores, value, maximum, normaliser, accumulator):
+    new_maximum, normaliser, _ = solved_step(scores, value, maximum, normaliser, accumulator)
+    return new_maximum, normaliser, accumulator + torch.exp(scores - new_maximum[:, None]) @ value
+
+
+def _forgets_the_old_maximum(scores, value, maximum, normaliser, accumulator):
+    return solved_step(scores, value, maximum.new_full(maximum.shape, -torch.inf), normaliser, accumulator)
+
+
+def _forgets_the_normaliser(scores, value, maximum, normaliser, accumulator):
+    new_maximum, _, accumulator = solved_step(scores, value, maximum, normaliser, accumulator)
+    return new_maximum, normaliser + torch.exp(scores - new_maximum[:, None]).sum(-1), accumulator
+
+
+def _never_subtracts(scores, value, maximum, normaliser, accumulator):
+    weights = torch.exp(scores)
+    return maximum, normaliser + weights.sum(-1), accumulator + weights @ value
+
+
+@exercise(
+    hint="Five lines: the new maximum, the weights, the factor a, then ℓ and Õ, both corrected by a.",
+    solution=solved_step,
+    mistakes={
+        "does not rescale the accumulator": _forgets_to_rescale,
+        "forgets the old maximum": _forgets_the_old_maximum,
+        "never subtracts the maximum": _never_subtracts,
+        "rescales the accumulator alone": _forgets_the_normaliser,
+    },
+    right="It agrees with softmax over all keys at once, block by block, and stays finite for scores of 10 000.",
+)
+def online_step(step):
+    """Write one step of the online softmax."""
+    generator = torch.Generator().manual_seed(0)
+    for shift in (0.0, 1e4):
+        scores = 3 * torch.randn(4, 12, generator=generator, dtype=torch.float64) + shift
+        value = torch.randn(12, 5, generator=generator, dtype=torch.float64)
+        maximum, normaliser = torch.full((4,), -torch.inf, dtype=torch.float64), torch.zeros(4, dtype=torch.float64)
+        accumulator = torch.zeros(4, 5, dtype=torch.float64)
+        for start in range(0, 12, 4):
+            part, seen = slice(start, start + 4), slice(0, start + 4)
+            maximum, normaliser, accumulator = step(scores[:, part], value[part], maximum, normaliser, accumulator)
+            where = f"after the block of keys {start} to {start + 3}"
+            assert torch.allclose(maximum, scores[:, seen].amax(-1)), f"{where} m is not the largest score so far."
+            total = (scores[:, seen] - maximum[:, None]).exp().sum(-1)
+            assert torch.allclose(normaliser, total), f"{where} ℓ is not the sum of exp(S − m) over all keys so far."
+            expected = scores[:, seen].softmax(-1) @ value[seen]
+            assert torch.allclose(accumulator / normaliser[:, None], expected), f"{where} Õ / ℓ is not softmax(S) V."
+
+
+def solved_merge(output_1, logsumexp_1, output_2, logsumexp_2):
+    """Attention over all keys from attention over two halves of them: outputs (rows, d), logsumexps (rows,)."""
+    logsumexp = torch.logaddexp(logsumexp_1, logsumexp_2)
+    share_1 = torch.exp(logsumexp_1 - logsumexp)[:, None]
+    share_2 = torch.exp(logsumexp_2 - logsumexp)[:, None]
+    return share_1 * output_1 + share_2 * output_2, logsumexp
+
+
+@exercise(
+    hint="exp(L₁) and exp(L₂) are the two normalisers. Which share of the whole belongs to each half?",
+    solution=solved_merge,
+    mistakes={
+        "the mean of the two": lambda o1, l1, o2, l2: ((o1 + o2) / 2, torch.logaddexp(l1, l2)),
+        "adds the logarithms": lambda o1, l1, o2, l2: (solved_merge(o1, l1, o2, l2)[0], l1 + l2),
+        "overflows": lambda o1, l1, o2, l2: (
+            (l1.exp()[:, None] * o1 + l2.exp()[:, None] * o2) / (l1.exp() + l2.exp())[:, None],
+            torch.log(l1.exp() + l2.exp()),
+        ),
+    },
+    right="With it the keys themselves can be shared out: over warps, over programs, over machines.",
+)
+def merge(function):
+    """Two programs attended to one half of the keys each. Put their results together."""
+    generator = torch.Generator().manual_seed(1)
+    for shift in (0.0, 2000.0):
+        scores = torch.randn(6, 10, generator=generator, dtype=torch.float64) + shift
+        value = torch.randn(10, 3, generator=generator, dtype=torch.float64)
+        halves = [(scores[:, part].softmax(-1) @ value[part], scores[:, part].logsumexp(-1))
+                  for part in (slice(0, 4), slice(4, 10))]  # fmt: skip
+        output, logsumexp = function(*halves[0], *halves[1])
+        assert torch.isfinite(output).all() and torch.isfinite(logsumexp).all(), (
+            f"with scores around {shift:.0f} it gives inf or NaN: subtract before you take exp, or use "
+            "torch.logaddexp."
+        )
+        assert torch.allclose(logsumexp, scores.logsumexp(-1)), "the logsumexp is wrong: sum exp(L), then log."
+        assert torch.allclose(output, scores.softmax(-1) @ value), "the output is wrong: weigh each half by its share."
+
+
+@exercise(
+    hint="The printed factor is right as long as it is 1. When is it 1?",
+    solution=(5.0, 1.0, 2.0, 3.0),
+    mistakes={
+        "the maximum grows in the second block": (1.0, 2.0, 3.0, 4.0),
+        "not four different scores": (1.0, 1.0, 1.0, 1.0),
+        "too few": (1.0, 2.0),
+    },
+    right="The largest score comes first, so m never changes, a = 1, and its inverse is 1 too. A test with such input "
+    "would not have noticed the misprint.",
+)
+def misprint(answer):
+    """Four different scores, in two blocks of two, for which the printed formula happens to be right."""
+    scores = torch.tensor(answer, dtype=torch.float64)
+    assert scores.shape == (4,), f"four scores are needed, not {answer!r}."
+    assert len(set(answer)) == 4, "the four scores must differ."
+    value = torch.tensor([[1.0, 0.0], [0.0, 1.0], [2.0, -1.0], [0.5, 3.0]], dtype=torch.float64)
+    printed, right = lesson.printed_formula(scores, value, 2), scores.softmax(0) @ value
+    assert torch.allclose(printed, right), (
+        f"the printed formula gives {lesson.vector(printed)}, attention is {lesson.vector(right)}. Where did the "
+        "maximum change?"
+    )
+
+
+EXERCISES = (rescale_factor, blocks_visited, online_step, merge, misprint)

@@ -1,0 +1,20 @@
+"""Measurements that were made on another machine and ship with the workbench, shown as what they are."""
+
+from collections.abc import Sequence
+
+from workbench import measure, plots
+from workbench_widgets import page
+
+
+def show_recorded(slug: str, query: str, y: str, *, group: str | Sequence[str], caption: str = "") -> None:
+    """Show the recorded rows of the paper ``slug`` that fit ``query`` (as ``DataFrame.query`` takes it) as curves.
+
+    Says so where nothing was recorded.
+    """
+    frame = measure.recorded(slug)
+    rows = None if frame is None else frame[frame["status"] == "ok"].query(query)
+    if rows is None or not len(rows):
+        page.show_html('<div class="wb-box">No measurement of this kind was recorded on a GPU yet.</div>')
+        return
+    machine = "recorded: " + measure.machine_line(frame.attrs["provenance"])
+    page.show(plots.curves(rows, "size", y, group=group, machine=machine), caption=caption)
