@@ -102,8 +102,11 @@ def flex_attention(query: Tensor, key: Tensor, value: Tensor, **options: object)
     mask = None
     if left is not None or right is not None:
         mask = _flex_mask(create_block_mask, queries, keys, left, right, query.device)
-    attend = _compiled_flex()
-    return attend(query, key, value, block_mask=mask, scale=scale, enable_gqa=query.shape[1] != key.shape[1])
+    # Compiled anew for every shape, as a user with one shape gets it, not once for all shapes.
+    with torch._dynamo.config.patch(recompile_limit=64):
+        return _compiled_flex()(
+            query, key, value, block_mask=mask, scale=scale, enable_gqa=query.shape[1] != key.shape[1]
+        )
 
 
 @functools.cache
@@ -124,7 +127,7 @@ def _flex_mask(create: Callable, queries: int, keys: int, left: int | None, righ
 def _compiled_flex() -> Callable:
     from torch.nn.attention.flex_attention import flex_attention
 
-    return torch.compile(flex_attention)
+    return torch.compile(flex_attention, dynamic=False)
 
 
 def why_not_flex(query: Tensor, key: Tensor, value: Tensor, **options: object) -> list[str]:
