@@ -1,36 +1,12 @@
 """The job queue, without a browser: turns, cancel, replacement, failure, and sessions that go away."""
 
-import queue
 import threading
 import time
 
 import pytest
 
-from workbench.dashboard.jobs import Cache, Desk, Progress, Worker, sentence
-
-
-class Loop:
-    """A visitor's event loop that a test turns by hand."""
-
-    def __init__(self):
-        self.waiting = queue.Queue()
-
-    def schedule(self, callback):
-        self.waiting.put(callback)
-
-    def until(self, condition, timeout=5.0):
-        end = time.monotonic() + timeout
-        while not condition():
-            assert time.monotonic() < end, "nothing came"
-            try:
-                self.waiting.get(timeout=0.02)()
-            except queue.Empty:
-                continue
-
-    def rest(self):
-        time.sleep(0.05)
-        while not self.waiting.empty():
-            self.waiting.get()()
+from dashboard.visitor import Visitor
+from workbench.dashboard.jobs import Cache, Progress, Worker, sentence
 
 
 @pytest.fixture
@@ -39,8 +15,8 @@ def worker():
 
 
 def visitor(worker):
-    loop = Loop()
-    return Desk(worker, loop.schedule), loop
+    made = Visitor(worker)
+    return made.desk, made
 
 
 class Gate:

@@ -18,7 +18,7 @@ from workbench.dashboard import toggles
 from workbench.dashboard.jobs import Cache, Cancelled, Progress
 from workbench.dashboard.toggles import Configuration
 from workbench.models import pretrained
-from workbench.paper import Method, signature_inputs
+from workbench.paper import Method
 from workbench.tasks import sentences
 
 MOST_TOKENS = 160  # 6 x 12 maps of 160 x 160 float32 are 7 MiB; longer texts cannot be read as a picture anyway
@@ -71,7 +71,7 @@ def knobs_of(toggle: str, method: Method) -> dict[str, Knob]:
     """The knobs that the pretrained encoder can take: the attention's own, and the order of a polynomial activation."""
     if toggle == "attention":
         return dict(method.knobs)
-    return {"order": ORDER} if "weight" in signature_inputs(method.reference) else {}
+    return {"order": ORDER} if "order" in method.shape_knobs else {}
 
 
 def options(configuration: Configuration) -> dict[str, Any]:

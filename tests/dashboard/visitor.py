@@ -1,0 +1,28 @@
+"""A visitor without a browser: a desk whose event loop is turned by hand."""
+
+import queue
+import time
+
+from workbench.dashboard.jobs import Desk, Worker
+
+
+class Visitor:
+    def __init__(self, worker: Worker):
+        self.callbacks = queue.Queue()
+        self.desk = Desk(worker, self.callbacks.put)
+
+    def until(self, condition, timeout=60.0):
+        """Run callbacks as they come, until the condition holds."""
+        end = time.monotonic() + timeout
+        while not condition():
+            assert time.monotonic() < end, "nothing came"
+            try:
+                self.callbacks.get(timeout=0.02)()
+            except queue.Empty:
+                continue
+
+    def rest(self, seconds=0.05):
+        """Run what has come so far, and what comes within some time."""
+        time.sleep(seconds)
+        while not self.callbacks.empty():
+            self.callbacks.get()()
