@@ -21,8 +21,30 @@ try:
 except ImportError:  # `tiles.why_not` says so
     triton = None
 
-LONGEST_ROW = 16384  # in registers; longer rows are read twice, the second time from the L2 cache
-LONG_BLOCK = 8192
+# Rows up to `width` long: rows a program holds in registers, its warps, and (backward) programs on a multiprocessor that
+# take turns at the rows (0: as many programs as there is work). What measured fastest on an H200 in bfloat16.
+#   width  rows warps
+FORWARD = (
+    (32, 64, 4),
+    (128, 16, 4),
+    (512, 4, 4),
+    (1024, 2, 4),
+    (4096, 1, 4),
+    (8192, 1, 8),
+    (16384, 1, 16),
+)
+#   width  rows warps programs reload stages
+BACKWARD = (
+    (32, 64, 4, 0, False, 1),
+    (128, 16, 4, 0, False, 1),
+    (512, 4, 4, 0, False, 1),
+    (1024, 2, 4, 0, False, 1),
+    (4096, 1, 4, 0, False, 1),
+    (8192, 1, 8, 0, False, 1),
+    (16384, 1, 16, 0, False, 1),
+)
+LONGEST_ROW = 16384  # longer rows are read twice, the second time from the L2 cache
+LONG_BLOCK, LONG_WARPS = 8192, 8
 
 
 def poly_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-6) -> Tensor:
@@ -46,13 +68,12 @@ def forward_triton(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple
     arguments = (rows, weight, bias, y, scales, count, width, rows.stride(0), eps)
     with torch.cuda.device_of(x):
         if width > LONGEST_ROW:
-            _forward_long_kernel[(count,)](*arguments, ORDER=len(weight), BLOCK=LONG_BLOCK, num_warps=8)
+            _forward_long_kernel[(count,)](*arguments, ORDER=len(weight), BLOCK=LONG_BLOCK, num_warps=LONG_WARPS)
         else:
+            height, warps = shape_for(width, FORWARD)
+            grid = (-(-count // height),)
             head, tail = head_and_tail(width)
-            height, warps = forward_shape(width)
-            _forward_kernel[(-(-count // height),)](
-                *arguments, ORDER=len(weight), HEAD=head, TAIL=tail, ROWS=height, num_warps=warps
-            )
+            _forward_kernel[grid](*arguments, ORDER=len(weight), HEAD=head, TAIL=tail, ROWS=height, num_warps=warps)
     return y, scales
 
 
@@ -62,35 +83,30 @@ def backward_triton(
     """The gradients of x, weight and bias."""
     rows, grad_rows = as_rows(x), as_rows(grad)
     count, width = rows.shape
-    grad_x = torch.empty(x.shape, dtype=x.dtype, device=x.device)
-    height, warps, per_processor = backward_shape(width)
+    order = len(weight)
+    if width > LONGEST_ROW:
+        kernel, height, per_processor = _backward_long_kernel, 1, 0
+        settings = {"BLOCK": LONG_BLOCK, "num_warps": LONG_WARPS}
+    else:
+        kernel = _backward_kernel
+        height, warps, per_processor, reload, stages = shape_for(width, BACKWARD)
+        head, tail = head_and_tail(width)
+        settings = {"HEAD": head, "TAIL": tail, "ROWS": height, "RELOAD": reload, "STAGES": stages, "num_warps": warps}
     programs = programs_per_tensor(-(-count // height), x.device, per_processor)
-    partials = torch.empty(len(weight) + 1, programs, dtype=torch.float32, device=x.device)
-    arguments = (rows, grad_rows, scales, weight, grad_x, partials, count, width, rows.stride(0), grad_rows.stride(0))
+    grad_x = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    partials = torch.empty(order + 1, programs, dtype=torch.float32, device=x.device)
+    strides = (rows.stride(0), grad_rows.stride(0))
     with torch.cuda.device_of(x):
-        if width > LONGEST_ROW:
-            _backward_long_kernel[(programs,)](*arguments, ORDER=len(weight), BLOCK=LONG_BLOCK, num_warps=warps)
-        else:
-            head, tail = head_and_tail(width)
-            _backward_kernel[(programs,)](
-                *arguments, ORDER=len(weight), HEAD=head, TAIL=tail, ROWS=height, num_warps=warps
-            )
+        kernel[(programs,)](
+            rows, grad_rows, scales, weight, grad_x, partials, count, width, *strides, ORDER=order, **settings
+        )
         grad_weight, grad_bias = sum_partials(partials, weight, bias)
     return grad_x, grad_weight, grad_bias
 
 
-def forward_shape(width: int) -> tuple[int, int]:
-    """Rows and warps of a program of the forward pass."""
-    if width <= 1024:
-        return max(1, 4096 // (2 * max(width, 32))), 4
-    return 1, 4 if width <= 4096 else 8 if width <= 8192 else 16
-
-
-def backward_shape(width: int) -> tuple[int, int, int]:
-    """Rows and warps of a program of the backward pass, and programs a multiprocessor (0: one program a tile)."""
-    if width > LONGEST_ROW:
-        return 1, 8, 0
-    return *forward_shape(width), 0
+def shape_for(width: int, table: tuple[tuple[int, ...], ...]) -> tuple[int, ...]:
+    """The first line of a table that covers the width, without its first number."""
+    return next(line[1:] for line in table if width <= line[0])
 
 
 # --- CPU -------------------------------------------------------------------------------------------------------------
@@ -193,35 +209,58 @@ _forward.register_autograd(_differentiate, setup_context=_keep)
 if triton is not None:
 
     @triton.jit
-    def _add_squares(x, s1, s2, s3, s4, ORDER: tl.constexpr):
-        """Row sums of x^2, x^4, ... added to what was there."""
+    def _add_2(a1, a2, b1, b2):
+        return a1 + b1, a2 + b2
+
+    @triton.jit
+    def _add_3(a1, a2, a3, b1, b2, b3):
+        return a1 + b1, a2 + b2, a3 + b3
+
+    @triton.jit
+    def _add_4(a1, a2, a3, a4, b1, b2, b3, b4):
+        return a1 + b1, a2 + b2, a3 + b3, a4 + b4
+
+    @triton.jit
+    def _add_5(a1, a2, a3, a4, a5, b1, b2, b3, b4, b5):
+        return a1 + b1, a2 + b2, a3 + b3, a4 + b4, a5 + b5
+
+    @triton.jit
+    def _squares(x, ORDER: tl.constexpr):
+        """Row sums of x^2, x^4, ... in one reduction: the warps of a program wait for each other once, not ORDER times."""
         x2 = x * x
-        s1 += tl.sum(x2, axis=1)
-        if ORDER >= 2:
-            s2 += tl.sum(x2 * x2, axis=1)
-        if ORDER >= 3:
+        if ORDER == 1:
+            s1 = tl.sum(x2, axis=1)
+            s2, s3, s4 = s1, s1, s1
+        elif ORDER == 2:
+            s1, s2 = tl.reduce((x2, x2 * x2), 1, _add_2)
+            s3, s4 = s1, s1
+        elif ORDER == 3:
             x3 = x2 * x
-            s3 += tl.sum(x3 * x3, axis=1)
-        if ORDER >= 4:
-            x4 = x2 * x2
-            s4 += tl.sum(x4 * x4, axis=1)
+            s1, s2, s3 = tl.reduce((x2, x2 * x2, x3 * x3), 1, _add_3)
+            s4 = s1
+        else:
+            x3, x4 = x2 * x, x2 * x2
+            s1, s2, s3, s4 = tl.reduce((x2, x4, x3 * x3, x4 * x4), 1, _add_4)
         return s1, s2, s3, s4
 
     @triton.jit
-    def _add_products(x, g, s0, s1, s2, s3, s4, ORDER: tl.constexpr):
-        """Row sums of g, g x, g x^2, ... added to what was there."""
-        s0 += tl.sum(g, axis=1)
-        gx = g * x
-        s1 += tl.sum(gx, axis=1)
-        if ORDER >= 2:
-            gx *= x
-            s2 += tl.sum(gx, axis=1)
-        if ORDER >= 3:
-            gx *= x
-            s3 += tl.sum(gx, axis=1)
-        if ORDER >= 4:
-            gx *= x
-            s4 += tl.sum(gx, axis=1)
+    def _products(x, g, ORDER: tl.constexpr):
+        """Row sums of g, g x, g x^2, ... in one reduction."""
+        g1 = g * x
+        if ORDER == 1:
+            s0, s1 = tl.reduce((g, g1), 1, _add_2)
+            s2, s3, s4 = s1, s1, s1
+        elif ORDER == 2:
+            s0, s1, s2 = tl.reduce((g, g1, g1 * x), 1, _add_3)
+            s3, s4 = s1, s1
+        elif ORDER == 3:
+            g2 = g1 * x
+            s0, s1, s2, s3 = tl.reduce((g, g1, g2, g2 * x), 1, _add_4)
+            s4 = s1
+        else:
+            g2 = g1 * x
+            g3 = g2 * x
+            s0, s1, s2, s3, s4 = tl.reduce((g, g1, g2, g3, g3 * x), 1, _add_5)
         return s0, s1, s2, s3, s4
 
     @triton.jit
@@ -301,8 +340,10 @@ if triton is not None:
         tl.store(column + ORDER * programs, a0)
 
     @triton.jit
-    def _load(pointer, start, columns, mask):
-        return tl.load(pointer + start + columns, mask=mask, other=0.0, eviction_policy="evict_first").to(tl.float32)
+    def _load(pointer, start, columns, mask, LAST: tl.constexpr = True):
+        """Numbers as float32; LAST says that nobody will read them again, so that caches may forget them first."""
+        policy: tl.constexpr = "evict_first" if LAST else ""
+        return tl.load(pointer + start + columns, mask=mask, other=0.0, eviction_policy=policy).to(tl.float32)
 
     @triton.jit
     def _forward_kernel(
@@ -318,10 +359,9 @@ if triton is not None:
             tail_columns = HEAD + tl.arange(0, TAIL)[None]
             tail_mask = mask & (tail_columns < width)
             tail = _load(x, from_row, tail_columns, tail_mask)
-        zero = tl.zeros((ROWS,), tl.float32)
-        s1, s2, s3, s4 = _add_squares(head, zero, zero, zero, zero, ORDER)
+        s1, s2, s3, s4 = _squares(head, ORDER)
         if TAIL > 0:
-            s1, s2, s3, s4 = _add_squares(tail, s1, s2, s3, s4, ORDER)
+            s1, s2, s3, s4 = _add_4(s1, s2, s3, s4, *_squares(tail, ORDER))
         c1, c2, c3, c4 = _coefficients(s1, s2, s3, s4, weight, scales, row, real, width, eps, ORDER)
         b = tl.load(bias).to(tl.float32)
         tl.store(y + to_row + columns, _polynomial(head, b, c1, c2, c3, c4, ORDER), mask=mask)
@@ -332,26 +372,32 @@ if triton is not None:
     def _backward_kernel(
         x, grad, scales, weight, grad_x, partials, rows, width, stride, grad_stride,
         ORDER: tl.constexpr, HEAD: tl.constexpr, TAIL: tl.constexpr, ROWS: tl.constexpr,
+        RELOAD: tl.constexpr, STAGES: tl.constexpr,
     ):  # fmt: skip
         t0, t1, t2, t3, t4 = 0.0, 0.0, 0.0, 0.0, 0.0
         columns, tail_columns = tl.arange(0, HEAD)[None], HEAD + tl.arange(0, TAIL if TAIL > 0 else 1)[None]
-        for tile in range(tl.program_id(0), tl.cdiv(rows, ROWS), tl.num_programs(0)):
-            row = tile.to(tl.int64) * ROWS + tl.arange(0, ROWS)
+        for tile in tl.range(tl.program_id(0), tl.cdiv(rows, ROWS), tl.num_programs(0), num_stages=STAGES):
+            row = (tile * ROWS + tl.arange(0, ROWS)).to(tl.int64)
             real = row < rows
             from_x, from_grad, to_row = (row * stride)[:, None], (row * grad_stride)[:, None], (row * width)[:, None]
             mask = real[:, None]
-            head, head_grad = _load(x, from_x, columns, mask), _load(grad, from_grad, columns, mask)
             tail_mask = mask & (tail_columns < width)
+            head = _load(x, from_x, columns, mask, not RELOAD)
+            head_grad = _load(grad, from_grad, columns, mask, not RELOAD)
             if TAIL > 0:
-                tail = _load(x, from_x, tail_columns, tail_mask)
-                tail_grad = _load(grad, from_grad, tail_columns, tail_mask)
-            zero = tl.zeros((ROWS,), tl.float32)
-            s0, s1, s2, s3, s4 = _add_products(head, head_grad, zero, zero, zero, zero, zero, ORDER)
+                tail = _load(x, from_x, tail_columns, tail_mask, not RELOAD)
+                tail_grad = _load(grad, from_grad, tail_columns, tail_mask, not RELOAD)
+            s0, s1, s2, s3, s4 = _products(head, head_grad, ORDER)
             if TAIL > 0:
-                s0, s1, s2, s3, s4 = _add_products(tail, tail_grad, s0, s1, s2, s3, s4, ORDER)
+                s0, s1, s2, s3, s4 = _add_5(s0, s1, s2, s3, s4, *_products(tail, tail_grad, ORDER))
             d1, d2, d3, d4, k1, k2, k3, k4, a1, a2, a3, a4 = _slopes_and_pulls(
                 s1, s2, s3, s4, scales, weight, row, real, width, ORDER
             )
+            if RELOAD:
+                head, head_grad = _load(x, from_x, columns, mask), _load(grad, from_grad, columns, mask)
+                if TAIL > 0:
+                    tail = _load(x, from_x, tail_columns, tail_mask)
+                    tail_grad = _load(grad, from_grad, tail_columns, tail_mask)
             dx = _gradient(head, head_grad, d1, d2, d3, d4, k1, k2, k3, k4, ORDER)
             tl.store(grad_x + to_row + columns, dx, mask=mask)
             if TAIL > 0:
@@ -372,7 +418,7 @@ if triton is not None:
         for start in range(0, width, BLOCK):
             columns = start + tl.arange(0, BLOCK)[None]
             part = tl.load(x + from_row + columns, mask=columns < width, other=0.0).to(tl.float32)
-            s1, s2, s3, s4 = _add_squares(part, s1, s2, s3, s4, ORDER)
+            s1, s2, s3, s4 = _add_4(s1, s2, s3, s4, *_squares(part, ORDER))
         c1, c2, c3, c4 = _coefficients(s1, s2, s3, s4, weight, scales, row, real, width, eps, ORDER)
         b = tl.load(bias).to(tl.float32)
         for start in range(0, width, BLOCK):
@@ -395,7 +441,7 @@ if triton is not None:
             mask = columns < width
             part = tl.load(x + from_x + columns, mask=mask, other=0.0).to(tl.float32)
             above = tl.load(grad + from_grad + columns, mask=mask, other=0.0).to(tl.float32)
-            s0, s1, s2, s3, s4 = _add_products(part, above, s0, s1, s2, s3, s4, ORDER)
+            s0, s1, s2, s3, s4 = _add_5(s0, s1, s2, s3, s4, *_products(part, above, ORDER))
         d1, d2, d3, d4, k1, k2, k3, k4, a1, a2, a3, a4 = _slopes_and_pulls(
             s1, s2, s3, s4, scales, weight, row, real, width, ORDER
         )
