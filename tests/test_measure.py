@@ -3,6 +3,7 @@
 import json
 import math
 import time
+from dataclasses import replace
 
 import pytest
 import torch
@@ -233,8 +234,6 @@ def test_a_wrong_gradient_gets_no_time():
         def backward(context, gradient):
             return gradient
 
-    from dataclasses import replace
-
     method = replace(METHOD, fast=lambda x, **options: WrongGradient.apply(x))
     assert measure.measure(method, "fast", example(16), budget_s=QUICK)["status"] == "ok"
     assert measure.measure(method, "fast", example(16), direction="backward", budget_s=QUICK)["status"] == "wrong"
@@ -312,6 +311,32 @@ def test_too_slow_is_predicted_from_the_previous_size():
     rows = list(quiet_sweep("reference", sizes=(1000, 50_000), time_limit_s=0.1, memory_limit=2**50))
     assert [row["status"] for row in rows] == ["ok", "too large"]
     assert "One call would take about" in rows[1]["reason"] and "0.1 s are allowed" in rows[1]["reason"]
+
+
+def test_a_reference_that_runs_out_of_memory_is_checked_at_a_smaller_size():
+    def needs_much(x, *, factor=1.0, sign="plus"):
+        if x.dtype == torch.float64 and x.shape[-1] > 100:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return METHOD.fast(x, factor=factor, sign=sign)
+
+    method = replace(METHOD, reference=needs_much)
+    (row,) = measure.sweep([(method, "fast")], [512], device="cpu", budget_s=QUICK)
+    assert (row["status"], row["reason"].split(":")[0]) == ("ok", "Checked at size 64")
+
+
+@pytest.mark.parametrize(
+    ("known", "predicted"),
+    [
+        ([], 100),
+        ([(1, 3)], 300),
+        ([(1, 3), (2, 4)], 102),  # 2 ms of overhead
+        ([(1, 3), (2, 3)], 3),
+        ([(9, 9), (1, 3), (2, 4)], 102),
+        ([(8, 9), (4, 5)], 125),  # sizes that shrank tell no overhead
+    ],
+)
+def test_prediction_tells_overhead_from_work(known, predicted):
+    assert sweeps._predicted(known, 100) == pytest.approx(predicted)
 
 
 def test_the_check_is_made_where_the_reference_can_be_afforded(monkeypatch):

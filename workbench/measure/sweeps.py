@@ -11,12 +11,12 @@ from workbench import controls
 from workbench.measure import memory
 from workbench.measure.correctness import Check, Direction
 from workbench.measure.roofline import ceilings
-from workbench.measure.rows import empty_row, estimate_bytes, measure, work
+from workbench.measure.rows import empty_row, estimate_bytes, is_out_of_memory, measure, work
 from workbench.measure.timing import Stop, stop_if
 from workbench.paper import Example, Method
 
 CHECK_LIMIT_S = 1.0  # for the reference in float64; where it would take longer a smaller size is checked
-PROBE_MS = 1.0
+SMALL_MS = 0.2  # a call that a perfect machine does in this time is small enough to check whatever it takes
 
 
 def sweep(
@@ -87,29 +87,35 @@ class _Plan:
     examples: dict[tuple, Example] = field(default_factory=dict)
     checks: dict[tuple, tuple[int, Check]] = field(default_factory=dict)
     spent: dict[tuple, _Spent] = field(default_factory=dict)
-    timed: dict[tuple, tuple[float, float]] = field(default_factory=dict)
+    failed_at: dict[tuple, int] = field(default_factory=dict)  # sizes at which the reference ran out of memory
+    timed: dict[tuple, list[tuple[float, float]]] = field(default_factory=dict)
 
     def row(self, method, implementation, size, direction, budget_s, cancelled) -> dict[str, Any]:
-        sketch = self.example(method, size, device="meta")
         shape = {name: knob.default for name, knob in method.shape_knobs.items()} | self.shape_of(method)
         labels = {"size": size, **shape}
         if reason := self.too_large(method, implementation, size, direction):
-            row = empty_row(method, implementation, sketch, direction=direction, device=self.device)
-            return row | labels | {"status": "too large", "reason": reason}
+            return self.refused(method, implementation, size, direction, reason) | labels
         example = self.example(method, size)
-        arguments = example.inputs.values()
         note, check = "", True
-        if not method.why_not(implementation, *arguments, **example.options):
+        if not method.why_not(implementation, *example.inputs.values(), **example.options):
             checked_size, check = self.check(method, size, direction)
             if checked_size != size:
                 note = f"Checked at size {checked_size}: the float64 reference takes too long at {size}."
-        row = measure(
-            method, implementation, example, direction=direction, budget_s=budget_s, check=check, cancelled=cancelled
-        )
+            # The check has shown how much the reference takes.
+            if reason := self.too_large(method, implementation, size, direction):
+                return self.refused(method, implementation, size, direction, reason) | labels
+        settings = {"direction": direction, "budget_s": budget_s, "check": check, "cancelled": cancelled}
+        row = measure(method, implementation, example, **settings)
         if row["status"] == "ok":
             row["reason"] = note
-            self.timed[method.name, implementation, direction] = (row["floor_ms"], row["median_ms"])
+            known = self.timed.setdefault((method.name, implementation, direction), [])
+            known.append((row["floor_ms"], row["low_ms"]))
         return row | labels
+
+    def refused(self, method, implementation, size, direction, reason) -> dict[str, Any]:
+        sketch = self.example(method, size, device="meta")
+        row = empty_row(method, implementation, sketch, direction=direction, device=self.device)
+        return row | {"status": "too large", "reason": reason}
 
     # --- inputs ---
 
@@ -158,9 +164,8 @@ class _Plan:
                 f"Needs about {memory.in_words(needed)} (estimate); {memory.in_words(self.memory_limit)} are allowed."
                 + (f" Size {fits} would fit." if fits else "")
             )
-        floor = self.floor_ms(method, size, direction)
-        floor_before, median_before = self.timed.get((method.name, implementation, direction), (1.0, 1.0))
-        predicted_s = floor * median_before / floor_before / 1e3
+        known = self.timed.get((method.name, implementation, direction), [])
+        predicted_s = _predicted(known, self.floor_ms(method, size, direction)) / 1e3
         if predicted_s > self.time_limit_s:
             predicted = f"{predicted_s:,.0f}" if predicted_s > 10 else f"{predicted_s:.2g}"
             return f"One call would take about {predicted} s (estimate); {self.time_limit_s:g} s are allowed."
@@ -195,26 +200,48 @@ class _Plan:
             self.run_check(method, largest, direction)
 
     def affordable(self, method: Method, size: int, direction: Direction) -> bool:
-        """Whether the reference can run in float64 at this size: predicted from its last run, or, before there was
-        one, so small that it surely can."""
+        """Whether the reference can run in float64 at this size: it surely can where little is to be done; elsewhere
+        its last run predicts it."""
+        if size >= self.failed_at.get((method.name, direction), math.inf):
+            return False
         exact = self.example(method, size, device="meta", dtype="float64")
         needed = estimate_bytes(method, "reference", exact, direction)
         known = self.spent.get((method.name, direction))
-        if known is None:
-            return needed <= self.memory_limit and self.floor_ms(method, size, direction) <= PROBE_MS
-        growth = self.work(method, size, direction) / known.work
-        needed = max(needed, known.peak_bytes * growth)
-        return needed <= self.memory_limit and known.seconds * growth <= CHECK_LIMIT_S
+        growth = self.work(method, size, direction) / known.work if known else 0.0
+        if known:
+            needed = max(needed, int(known.peak_bytes * growth))
+        small = self.floor_ms(method, size, direction) <= SMALL_MS
+        quick = known is not None and known.seconds * growth <= CHECK_LIMIT_S
+        return needed <= self.memory_limit and (small or quick)
 
     def run_check(self, method: Method, size: int, direction: Direction) -> None:
         if (method.name, direction) not in self.spent:
             Check(method, self.example(method, 1), direction).truth  # noqa: B018 - what is slow the first time only
         check = Check(method, self.example(method, size), direction)
-        start = time.perf_counter()
-        peak = memory.peak_bytes(lambda: check.truth, self.device)
-        spent = _Spent(self.work(method, size, direction), time.perf_counter() - start, peak)
-        self.spent[method.name, direction] = spent
+        done, start = self.work(method, size, direction), time.perf_counter()
+        try:
+            peak = memory.peak_bytes(lambda: check.truth, self.device)
+        except RuntimeError as error:
+            if size == 1 or not is_out_of_memory(error):
+                raise
+            self.failed_at[method.name, direction] = size
+            return
+        self.spent[method.name, direction] = _Spent(done, time.perf_counter() - start, peak)
         self.checks[method.name, direction] = (size, check)
+
+
+def _predicted(known: Sequence[tuple[float, float]], floor: float) -> float:
+    """The time of a call whose least time is ``floor``, from (least, measured) times of other sizes.
+
+    Two of them tell overhead, which does not grow, from work, which does; one is scaled; none leaves the least time.
+    """
+    if not known:
+        return floor
+    last_floor, last = known[-1]
+    if len(known) > 1 and known[-2][0] < last_floor:
+        slope = (last - known[-2][1]) / (last_floor - known[-2][0])
+        return last + max(slope, 0.0) * (floor - last_floor)
+    return last * floor / last_floor
 
 
 def _halves(size: int) -> list[int]:
