@@ -53,7 +53,7 @@ def test_help_is_quick_and_imports_nothing_heavy():
 
 
 def test_it_runs_as_a_module():
-    ended = subprocess.run([sys.executable, "-m", "workbench.cli"], capture_output=True, text=True)
+    ended = subprocess.run([sys.executable, "-m", "workbench"], capture_output=True, text=True)
     assert ended.returncode == 2 and ended.stderr.startswith("workbench: ") and ended.stderr.count("\n") == 1
 
 
@@ -63,7 +63,7 @@ def test_bad_usage_is_one_sentence(capsys, arguments):
 
 
 def test_a_closed_pipe_is_no_error():
-    command = f"{sys.executable} -m workbench.cli show flash_attention_2 | head -1"
+    command = f"{sys.executable} -m workbench show flash_attention_2 | head -1"
     ended = subprocess.run(command, shell=True, capture_output=True, text=True)
     assert "FlashAttention-2" in ended.stdout and not ended.stderr
 
