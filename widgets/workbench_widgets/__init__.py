@@ -7,6 +7,7 @@ from workbench_widgets.explore import explore
 from workbench_widgets.page import show, show_html, table_html
 from workbench_widgets.predict import predict
 from workbench_widgets.recorded import show_recorded
+from workbench_widgets.sentence import sentence_viewer
 from workbench_widgets.session import begin
 from workbench_widgets.source import show_source
 from workbench_widgets.stepper import stepper
@@ -18,6 +19,7 @@ __all__ = [
     "exercise",
     "explore",
     "predict",
+    "sentence_viewer",
     "show",
     "show_html",
     "show_recorded",

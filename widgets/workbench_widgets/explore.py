@@ -23,7 +23,7 @@ class Explorer(page.WithStill):
     """Made by ``explore``. ``set(name=value)`` turns a knob as a reader would; ``example`` is what is shown."""
 
     def __init__(self, method, size, shown, device, picture, inputs, implementations, fixed) -> None:
-        self.method, self.device = method, device
+        self.method, self.device, self._size = method, device, size
         self._picture = picture or (lambda example: default_picture(method, example))
         self._inputs, self._implementations = inputs, implementations
         self._fixed = dict(fixed)
@@ -31,12 +31,14 @@ class Explorer(page.WithStill):
         self.widgets = {name: knobs.widget(knob, fixed.get(name, ...)) for name, knob in self.knobs.items()}
         for each in self.widgets.values():
             each.observe(lambda _: self._draw(), "value")
-        self._place = ipywidgets.VBox(layout={"width": "100%"})
         self._said = ipywidgets.HTML()
+        self.example = self._example()
+        self.figure = self._picture(self.example)
+        self._place = BokehModel(self.figure)
+        self._said.value = self._costs(self.example)
         controls = list(self.widgets.values())
         columns = [ipywidgets.VBox(controls[start::2]) for start in range(min(2, len(controls)))]
         self.live = ipywidgets.VBox([ipywidgets.HBox(columns), self._place, self._said])
-        self._draw()
         self.still = page.figures_html([self._picture(self.example)]) + self._said.value
 
     def set(self, **values: Any) -> None:
@@ -46,22 +48,23 @@ class Explorer(page.WithStill):
 
     def _draw(self) -> None:
         try:
-            self.example = self._example()
-            self._refuse_too_large()
-            for old in self._place.children:
-                old.close()
-            self._place.children = [BokehModel(self._picture(self.example))]
-            self._said.value = costs_html(self.method, self.example, self._implementations)
+            example = self._example()
+            figure, costs = self._picture(example), self._costs(example)
         except (ValueError, RuntimeError) as error:
             self._said.value = f'<div class="wb-box wb-open">{page.escape(error)}</div>'
+            return
+        self.example, self.figure, self._said.value = example, figure, costs
+        self._place.update_from_model(figure)
 
     def _example(self) -> Example:
-        values = {**self._fixed, **{name: knobs.value_of(widget) for name, widget in self.widgets.items()}}
+        turned = {name: knobs.value_of(widget) for name, widget in self.widgets.items()}
+        values = {"size": self._size, **self._fixed, **turned}
         options = {name: value for name, value in values.items() if name in self.method.knobs}
         size = values.pop("size")
         if self._inputs is not None:
             return Example(self._inputs(size), options)
         shape = {name: value for name, value in values.items() if name in self.method.shape_knobs}
+        self._refuse_too_large(Example(self.method.example(size, device="meta", **shape).inputs, options))
         made = self.method.example(size, device=self.device, **shape)
         coefficients = [values[name] for name in self.knobs if name.startswith("a_") and name != "a_0"]
         inputs = dict(made.inputs)
@@ -70,10 +73,13 @@ class Explorer(page.WithStill):
             inputs["bias"] = torch.tensor([values["a_0"]], device=self.device)
         return Example(inputs, {**made.options, **options})
 
-    def _refuse_too_large(self) -> None:
+    def _costs(self, example: Example) -> str:
+        return costs_html(self.method, example, self._implementations)
+
+    def _refuse_too_large(self, sketch: Example) -> None:
         allowed = measure.memory_limit(self.device)
         for implementation in self._implementations:
-            needed = measure.estimate_bytes(self.method, implementation, self.example)
+            needed = measure.estimate_bytes(self.method, implementation, sketch)
             if needed > allowed:
                 raise ValueError(f"This needs about {needed / 2**30:.3g} GiB; {allowed / 2**30:.3g} GiB are allowed.")
 

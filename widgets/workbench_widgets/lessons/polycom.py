@@ -8,13 +8,14 @@ import numpy as np
 import pandas as pd
 import torch
 from bokeh.model import Model
+from bokeh.models import Legend
 from torch import Tensor
 
 from workbench import catalog, measure, plots
 from workbench.feedforward import polycom as paper
 from workbench.models import language_model
 from workbench.paper import Example
-from workbench.plots.style import blank, themed
+from workbench.plots.style import INK, blank, note, themed
 from workbench.tasks import grammar
 from workbench_widgets.page import Progress, table_html
 
@@ -29,7 +30,7 @@ def plain_activations(width: float = 3.0) -> Model:
     """The activations of one number, PolyReLU among them with its first coefficients."""
     x = torch.linspace(-width, width, 241, dtype=torch.float64)
     drawn = {method.title: method(x) for method in (paper.relu, paper.gelu, paper.relu_squared)}
-    drawn["PolyReLU, coefficients 1/3"] = paper.poly_relu(x, THIRDS, NO_BIAS)
+    drawn["PolyReLU"] = paper.poly_relu(x, THIRDS, NO_BIAS)
     return _limited(plots.functions({name: (x.numpy(), y.numpy()) for name, y in drawn.items()}), -1, 5)
 
 
@@ -219,19 +220,18 @@ def _coefficients(model: torch.nn.Module, step: int) -> list[dict[str, float]]:
 def race_figure(race: Race, machine: str) -> Model:
     """Training loss over steps, mean over seeds, with a band from the best to the worst of them."""
     figure = blank("", "training step", "loss (nats a character)", height=360)
-    names = list(dict.fromkeys(race.laps["activation"]))
-    for name, color in plots.colors_of(names).items():
-        laps = race.laps[race.laps["activation"] == name].groupby("step")["loss"]
-        over_seeds = laps.agg(["mean", "min", "max"])
-        figure.varea(over_seeds.index, over_seeds["min"], over_seeds["max"], fill_color=color, fill_alpha=0.18)
-        label = catalog.method(name).title
-        figure.line(over_seeds.index, over_seeds["mean"], color=color, line_width=2.5, legend_label=label)
+    figure.add_layout(Legend(ncols=4, margin=0, padding=4), "below")
+    titles = {name: catalog.method(name).title for name in dict.fromkeys(race.laps["activation"])}
+    colors = plots.colors_of(titles.values())
+    for name, title in titles.items():
+        laps = race.laps[race.laps["activation"] == name].groupby("step")["loss"].agg(["mean", "min", "max"])
+        figure.varea(laps.index, laps["min"], laps["max"], fill_color=colors[title], fill_alpha=0.18)
+        figure.line(laps.index, laps["mean"], color=colors[title], line_width=2.5, legend_label=title)
     floor = grammar.write(language_model.CHARACTERS).floor
-    figure.line([0, race.laps["step"].max()], [floor, floor], line_dash="dotted", color="#8C8C8C", line_width=2,
-                legend_label="entropy of the text: nobody gets below")  # fmt: skip
-    figure.legend.location = "top_right"
-    figure.title.text = machine
-    figure.title.text_font_size = "11px"
+    figure.line([0, race.laps["step"].max()], [floor, floor], line_dash="dotted", color=INK["neutral"], line_width=2,
+                legend_label="entropy of the text: no model gets below")  # fmt: skip
+    figure.y_range.start = 0
+    note(figure, machine)
     return themed(figure, "neutral")
 
 
