@@ -28,8 +28,9 @@ lab: $(READY) ## JupyterLab on the notebooks
 bench: $(READY) ## the recorded measurements (ARGS="flash_attention_2 --live" measures here)
 	$(RUN) -m workbench bench $(ARGS)
 
-test: $(READY) browser lint ## everything that this machine can run; a skipped test says why
+test: $(READY) browser ## the linter and every test that this machine can run; a skipped test says why
 	@status=0; \
+	$(RUN) -m ruff check --output-format concise . || status=1; \
 	$(RUN) -m pytest -n $(WORKERS) --dist worksteal $(addprefix --ignore=,$(ALONE)) $(ARGS) || status=1; \
 	$(RUN) -m pytest $(ALONE) $(ARGS) || status=1; \
 	exit $$status
