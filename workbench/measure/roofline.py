@@ -36,17 +36,18 @@ def ceilings(device: str, dtype: str) -> Ceilings:
 @functools.cache
 def _copy_rate(device: str) -> float:
     size = (512 if device == "cuda" else 128) * 2**20  # several times any cache
-    source = torch.zeros(size, dtype=torch.uint8, device=device)
-    target = torch.zeros_like(source)
+    source = torch.ones(size, dtype=torch.uint8, device=device)  # zeros might be one page, mapped many times
+    target = torch.ones_like(source)
     return 2 * size / time_call(lambda: target.copy_(source), device, budget_s=0.1).low_ms * 1e3
 
 
 def _matrix_rate(device: str, dtype: str) -> float:
     # Grown until one product takes long enough to count: the rate of a dtype may be 10 GFLOP/s or 1 PFLOP/s.
     largest, best = 8192 if device == "cuda" else 2048, 0.0
-    size = 256
+    size, generator = 256, torch.Generator(device).manual_seed(0)
     while size <= largest:
-        square = torch.ones(size, size, dtype=getattr(torch, dtype), device=device)
+        # Random numbers: a GPU multiplies ones faster, since they take less power.
+        square = torch.randn(size, size, generator=generator, dtype=getattr(torch, dtype), device=device)
         low_ms = time_call(lambda square=square: square @ square, device, budget_s=0.02).low_ms
         best = max(best, 2 * size**3 / low_ms * 1e3)
         if low_ms > 10:

@@ -205,7 +205,11 @@ class _Plan:
         if size >= self.failed_at.get((method.name, direction), math.inf):
             return False
         exact = self.example(method, size, device="meta", dtype="float64")
-        needed = estimate_bytes(method, "reference", exact, direction)
+        sketch = self.example(method, size, device="meta")
+        needed = max(
+            estimate_bytes(method, "reference", exact, direction),
+            estimate_bytes(method, method.ordinary, sketch, direction),
+        )
         known = self.spent.get((method.name, direction))
         growth = self.work(method, size, direction) / known.work if known else 0.0
         if known:
