@@ -21,8 +21,9 @@ try:
 except ImportError:  # `tiles.why_not` says so
     triton = None
 
-# Rows up to `width` long: rows a program holds in registers, its warps, and (backward) programs on a multiprocessor that
-# take turns at the rows (0: as many programs as there is work). What measured fastest on an H200 in bfloat16.
+# For rows up to `width` long: rows that a program takes at a time and its warps; backward also how many programs on a
+# multiprocessor take turns at the rows (0: every program has one turn), whether x and the gradient are read a second
+# time, from the L1 cache, instead of staying in registers, and how many turns' loads are in flight.
 #   width  rows warps
 FORWARD = (
     (32, 64, 4),
@@ -197,7 +198,9 @@ def _keep(ctx, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
     ctx.set_materialize_grads(False)
 
 
-def _differentiate(ctx, grad: Tensor, grad_scales: None) -> tuple[Tensor, Tensor, Tensor, None]:
+def _differentiate(ctx, grad: Tensor | None, grad_scales: None) -> tuple[Tensor | None, ...]:
+    if grad is None:  # nobody asked for the output's gradient
+        return None, None, None, None
     return *_backward(grad, *ctx.saved_tensors), None
 
 
@@ -226,7 +229,7 @@ if triton is not None:
 
     @triton.jit
     def _squares(x, ORDER: tl.constexpr):
-        """Row sums of x^2, x^4, ... in one reduction: the warps of a program wait for each other once, not ORDER times."""
+        """Row sums of x^2, x^4, ... in one reduction: a program's warps wait for each other once, not ORDER times."""
         x2 = x * x
         if ORDER == 1:
             s1 = tl.sum(x2, axis=1)

@@ -456,12 +456,12 @@ def gated_example(
 
 
 def poly_norm_cost(x: Tensor, weight: Tensor, bias: Tensor, **options: object) -> Cost:
-    """5 r - 2 operations a number forward: r - 1 powers, r sums of squares (x^2 is there already), r of Horner.
+    """5 r - 2 operations a number forward: r - 1 powers, r sums of squares (x^2 is a power already), r steps of Horner.
 
     Backward 7 r - 1: r - 1 powers, r sums of g x^p and one of g, and two polynomials of degree r - 1.
     """
     order = len(weight)
-    forward, backward = 5 * order - 2, 7 * order - 1
+    forward, backward = 5 * order - 2 + (order == 1), 7 * order - 1
     return _cost(forward, backward, x, x, weight.nbytes + bias.nbytes)
 
 
