@@ -82,6 +82,8 @@ def only_backend(name: str) -> Baseline:
             reasons.append(f"The {name} backend of scaled_dot_product_attention is measured on CUDA only.")
         if query.dtype not in (torch.float16, torch.bfloat16):
             reasons.append(f"The {name} backend takes float16 and bfloat16, not {str(query.dtype)[6:]}.")
+        if name == "CUDNN_ATTENTION" and query.shape[-1] % 8:
+            reasons.append(f"cuDNN takes a head_dim that is a multiple of 8, not {query.shape[-1]}.")
         windowed = options.get("window_left") is not None or options.get("window_right") is not None
         if windowed or (options.get("is_causal") and query.shape[-2] != key.shape[-2]):
             reasons.append(f"The {name} backend knows no window and no bottom-right alignment.")
@@ -131,9 +133,11 @@ def _compiled_flex() -> Callable:
 
 
 def why_not_flex(query: Tensor, key: Tensor, value: Tensor, **options: object) -> list[str]:
-    if query.is_cuda:
-        return []
-    return ["FlexAttention is measured on CUDA only: on a CPU its backward is missing."]
+    if not query.is_cuda:
+        return ["FlexAttention is measured on CUDA only: on a CPU its backward is missing."]
+    if query.shape[-1] < 16:
+        return [f"FlexAttention takes a head_dim of at least 16, not {query.shape[-1]}."]
+    return []
 
 
 def fused_cpu(query: Tensor, key: Tensor, value: Tensor, *, scale: float, **visible: bool | int | None) -> Tensor:
