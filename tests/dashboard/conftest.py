@@ -1,0 +1,92 @@
+"""A server and a browser for the tests that need them."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+CHROMIUM = os.environ.get("CHROMIUM") or next(
+    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
+)
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory):
+    """The dashboard as a person starts it; its address."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    log = tmp_path_factory.mktemp("server") / "log"
+    paths = [str(ROOT / name) for name in (".", "kernels", "widgets")]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
+    command = [sys.executable, "-m", "panel", "serve", "workbench/dashboard", "--address", "localhost", "--port", str(port)]
+    with log.open("w") as written:
+        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=written, stderr=subprocess.STDOUT)
+    address = f"http://localhost:{port}/dashboard"
+    try:
+        wait_for(address, process, log)
+        yield address
+    finally:
+        process.terminate()
+        process.wait(10)
+        text = log.read_text()
+    assert "Traceback" not in text, text
+
+
+def wait_for(address, process, log):
+    end = time.monotonic() + 90
+    while True:
+        try:
+            with urllib.request.urlopen(address, timeout=60):
+                return
+        except OSError:
+            assert process.poll() is None and time.monotonic() < end, log.read_text()
+            time.sleep(0.3)
+
+
+@pytest.fixture(scope="session")
+def browser():
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed.")
+    if CHROMIUM is None:
+        pytest.skip("No Chromium on this machine: the browser walks are skipped.")
+    with playwright.sync_playwright() as running:
+        made = running.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield made
+        made.close()
+
+
+@pytest.fixture
+def visit(browser, server):
+    """Opens the dashboard as a new visitor; every request to another host is stopped, and is a failure."""
+    contexts, foreign, errors = [], [], []
+
+    def open_page(search="", *, width=1280, theme="light"):
+        context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=theme)
+        contexts.append(context)
+
+        def guard(route):
+            if route.request.url.startswith(("http://localhost", "ws://localhost", "data:", "blob:")):
+                return route.continue_()
+            foreign.append(route.request.url)
+            return route.abort()
+
+        context.route("**/*", guard)
+        page = context.new_page()
+        page.set_default_timeout(30_000)
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.goto(server + search, wait_until="commit")
+        page.wait_for_selector("html[data-ready=yes]")
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert foreign == [], "The dashboard asked another host for something."
+    assert errors == []

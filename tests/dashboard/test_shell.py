@@ -1,0 +1,83 @@
+"""The frame around the pages, without a browser."""
+
+import pytest
+
+from dashboard.visitor import Visitor
+from workbench.dashboard import shell as shell_module
+from workbench.dashboard.jobs import Progress, Worker
+from workbench.dashboard.shell import PAGES, Shell
+
+
+@pytest.fixture
+def visitor():
+    return Visitor(Worker())
+
+
+def test_every_page_opens_from_its_link_and_writes_it(visitor):
+    shell = Shell(visitor.desk)
+    for slug in PAGES:
+        shell.go(f"?page={slug}")
+        assert shell.bridge.page == slug and shell.bridge.search == f"?page={slug}" and not shell.bridge.message
+        assert shell.page.slug == slug and shell.page.title == PAGES[slug][0]
+
+
+def test_pages_are_kept_while_the_visitor_stays(visitor):
+    shell = Shell(visitor.desk, "?page=papers")
+    first = shell.page
+    shell.go("?page=measure")
+    shell.go("?page=papers&slug=polycom")
+    assert shell.page is first and shell.bridge.search == "?page=papers&slug=polycom"
+
+
+@pytest.mark.parametrize("link", ["?page=nothing", "?page=inspect&layer=77", "?page=papers&slug=nothing"])
+def test_a_broken_link_gets_one_sentence_and_the_default(visitor, link):
+    shell = Shell(visitor.desk, link)
+    assert shell.page is not None and shell.bridge.message.startswith("This link asks for something that cannot be")
+    shell.receive({"kind": "heard"})
+    assert shell.bridge.message == ""
+
+
+def test_a_page_that_fails_leaves_the_rest_alone(visitor, monkeypatch):
+    monkeypatch.setitem(PAGES, "broken", ("Broken", "workbench.dashboard.nowhere:Page"))
+    shell = Shell(visitor.desk, "?page=broken")
+    assert "could not be shown" in shell.body[0].object
+    shell.go("?page=papers")
+    assert shell.page.slug == "papers"
+
+
+def test_status_says_what_the_job_does_and_where_it_stands(visitor):
+    shell = Shell(visitor.desk, "?page=papers")
+    assert not shell.bridge.status["busy"]
+    go_on = []
+
+    def steps(cancelled):
+        yield Progress(1, 4, "counting")
+        while not go_on and not cancelled():
+            yield Progress(2, 4, "counting")
+
+    visitor.desk.run("x", steps, lambda value: None)
+    visitor.until(lambda: visitor.desk.jobs["x"].progress and visitor.desk.jobs["x"].progress.done == 2)
+    shell.tick()
+    assert shell.bridge.status["busy"] and shell.bridge.status["part"] == 0.5 and "counting" in shell.bridge.status["text"]
+    shell.receive({"kind": "cancel"})
+    visitor.until(lambda: not visitor.desk.pending)
+    shell.tick()
+    assert not shell.bridge.status["busy"]
+
+
+def test_unknown_messages_from_a_browser_are_ignored(visitor):
+    shell = Shell(visitor.desk, "?page=papers")
+    for message in ({}, {"kind": "nothing"}, {"kind": "go"}, {"kind": "go", "search": 3}):
+        shell.receive(message)
+    shell.bridge._handle_msg("text")
+    assert shell.page is not None
+
+
+def test_closing_lets_go(visitor):
+    shell = Shell(visitor.desk)
+    shell.close()
+    assert visitor.desk.closed and not shell.pages and not visitor.desk.jobs
+
+
+def test_device_is_said():
+    assert shell_module.device() in ("cpu", "cuda") and shell_module.device_words()
