@@ -27,3 +27,12 @@ def test_the_map_names_every_paper():
     shown = lesson.map_of_papers()
     for paper in catalog.papers():
         assert f"]({paper.chapter}/{paper.slug}.ipynb)" in shown and paper.url in shown
+
+
+def test_the_heads_that_the_text_names():
+    if reasons := pretrained.why_not():
+        pytest.skip(" ".join(reasons))
+    maps = pretrained.load().inspect(lesson.EXAMPLES[0]).maps
+    assert maps[0, 2].diagonal(-1).mean() > 0.99
+    assert maps[1, 8].diagonal(1).mean() > 0.6
+    assert maps[4, 5][:, 0].mean() > 0.85

@@ -185,6 +185,8 @@ def run_race(
     """Train the small language models, with progress under the cell. The notebook's stop button ends the race early and
     keeps its laps."""
     bar = Progress(len(activations) * seeds * -(-steps // lap))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # the models are so small that threads would mostly wait for each other
     laps, coefficients, models = [], [], {}
     try:
         race = language_model.race(
@@ -199,6 +201,8 @@ def run_race(
                 coefficients += _coefficients(each.model, each.step)
     except KeyboardInterrupt:
         pass
+    finally:
+        torch.set_num_threads(threads)
     bar.close()
     ranks = {}
     for name in activations:
