@@ -1,6 +1,7 @@
 """The command line, as a person uses it: what it prints, and how it fails."""
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -224,6 +225,16 @@ def test_serve_and_lab_start_the_right_program(capsys, monkeypatch):
     assert serve[:3] == ["-m", "panel", "serve"] and serve[3].endswith("dashboard")
     assert serve[4:] == ["--address", "localhost", "--port", "5100", "--show"]
     assert lab[:3] == ["-m", "jupyter", "lab"] and lab[3].endswith("notebooks")
+
+
+def test_what_is_started_shares_the_processor_with_others():
+    code = "import os; from workbench.cli import launch; print(os.environ['OMP_WAIT_POLICY'])"
+    for given, seen in ((None, "PASSIVE"), ("ACTIVE", "ACTIVE")):
+        environment = os.environ | ({"OMP_WAIT_POLICY": given} if given else {})
+        if given is None:
+            environment.pop("OMP_WAIT_POLICY", None)
+        printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+        assert printed.stdout.strip() == seen
 
 
 def test_serve_refuses_a_port_that_cannot_be(capsys):

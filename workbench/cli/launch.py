@@ -1,6 +1,7 @@
 """``workbench serve``, ``lab`` and ``run``: what starts another program."""
 
 import ast
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -11,6 +12,10 @@ from workbench import catalog
 
 PACKAGE = Path(catalog.__file__).parent
 NOTEBOOKS = PACKAGE.parent / "notebooks"
+
+# PyTorch's threads wait for each other by spinning. Where others want the processor too (a browser, a second kernel), the
+# one that is waited for gets no turn, and a call of 1 ms takes 40; threads that sleep instead lose some microseconds.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def serve(port: int, show: bool) -> int:
