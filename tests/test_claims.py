@@ -5,8 +5,8 @@ import math
 
 import pytest
 import torch
-from toy import PAPER
 
+from toy import PAPER
 from workbench import catalog, claims
 
 

@@ -8,8 +8,8 @@ import time
 
 import nbformat
 import pytest
-from toy import METHOD, PAPER
 
+from toy import METHOD, PAPER
 from workbench import catalog, measure
 from workbench.cli import bench, launch, main, papers
 

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from toy import METHOD, example
 
+from toy import METHOD, example
 from workbench import measure
 from workbench.measure import memory, sweeps
 from workbench.paper import Example
