@@ -46,9 +46,14 @@ def test_help_is_quick_and_imports_nothing_heavy():
         "import sys\nfrom workbench.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass\nheavy ="
         " {'torch', 'pandas', 'panel', 'bokeh', 'papermill', 'numpy'} & set(sys.modules)\nassert not heavy, heavy"
     )
-    start = time.perf_counter()
-    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert time.perf_counter() - start < 1.5  # 0.1 s on an idle machine; 0.5 s is promised
+
+    def seconds():
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+        return time.perf_counter() - start
+
+    assert any(seconds() <= 0.5 for _ in range(8)), "one of several, since tests share the machine"
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout
     for command in ("list", "show", "bench", "serve", "lab", "run"):
         assert command in printed
 

@@ -8,9 +8,9 @@ from itertools import chain
 
 import pytest
 import torch
-from comparison import accepted, assert_close, check, run
 from torch.utils.flop_counter import FlopCounterMode
 
+from comparison import accepted, assert_close, check, run
 from workbench.catalog import methods
 from workbench.measure import peak_bytes
 from workbench.paper import Example, Method, Unavailable

@@ -45,7 +45,7 @@ def test_memory_limit_is_less_than_there_is():
 
 def test_time_of_a_call_of_known_length():
     timing = measure.time_call(lambda: time.sleep(0.003), "cpu", budget_s=0.05)
-    assert 3 <= timing.median_ms < 15
+    assert 3 <= timing.median_ms < 30
     assert timing.low_ms <= timing.median_ms <= timing.high_ms
     assert timing.repeats >= 3
 

@@ -13,8 +13,8 @@ from workbench import catalog
 PACKAGE = Path(catalog.__file__).parent
 NOTEBOOKS = PACKAGE.parent / "notebooks"
 
-# PyTorch's threads wait for each other by spinning. Where others want the processor too (a browser, another kernel), the
-# one that is waited for gets no turn, and a call of 1 ms takes 40; threads that sleep instead lose some microseconds.
+# PyTorch's threads wait for each other by spinning. Where others want the processor too (a browser, another kernel),
+# the one that is waited for gets no turn, and a call of 1 ms takes 40; threads that sleep lose some microseconds.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
