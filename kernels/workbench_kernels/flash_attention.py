@@ -16,6 +16,8 @@ import math
 import torch
 from torch import Tensor
 
+from workbench_kernels.operators import operator
+
 try:
     import triton
     import triton.language as tl
@@ -67,26 +69,12 @@ def flash_attention(
         raise ValueError(" ".join(reasons))
     left = -1 if window_left is None else window_left
     right = 0 if is_causal else -1 if window_right is None else window_right
-    return torch.ops.workbench.flash_attention(query, key, value, scale, left, right, deterministic)
+    return _forward_operator(query, key, value, scale, left, right, deterministic)
 
 
 # --- the operators; -1 stands for an unlimited side of the window -----------------------------------------------------
 
 
-# Declared by schema: a tenth of the time that torch.library.custom_op adds to a call, which small inputs would feel.
-torch.library.define(
-    "workbench::flash_attention",
-    "(Tensor query, Tensor key, Tensor value, float scale, int left, int right, bool deterministic) "
-    "-> (Tensor, Tensor)",
-)
-torch.library.define(
-    "workbench::flash_attention_backward",
-    "(Tensor grad, Tensor query, Tensor key, Tensor value, Tensor output, Tensor logsumexp, float scale, int left, "
-    "int right, bool deterministic) -> (Tensor, Tensor, Tensor)",
-)
-
-
-@torch.library.impl("workbench::flash_attention", ("cpu", "cuda"))
 def _forward(
     query: Tensor, key: Tensor, value: Tensor, scale: float, left: int, right: int, deterministic: bool
 ) -> tuple[Tensor, Tensor]:
@@ -125,13 +113,15 @@ def _forward(
     return output[..., :width].contiguous(), logsumexp
 
 
+_forward_operator = operator("flash_attention", cuda=_forward, cpu=_forward)
+
+
 @torch.library.register_fake("workbench::flash_attention")
 def _(query, key, value, scale, left, right, deterministic):
     output = torch.empty_like(query, memory_format=torch.contiguous_format)
     return output, query.new_empty(query.shape[:-1], dtype=torch.float32)
 
 
-@torch.library.impl("workbench::flash_attention_backward", ("cpu", "cuda"))
 def _backward(
     grad: Tensor,
     query: Tensor,
@@ -226,6 +216,9 @@ def _backward(
     return tuple(gradient[..., :width].to(query.dtype).contiguous() for gradient in (grad_query, grad_key, grad_value))
 
 
+_backward_operator = operator("flash_attention_backward", cuda=_backward, cpu=_backward)
+
+
 @torch.library.register_fake("workbench::flash_attention_backward")
 def _(grad, query, key, value, output, logsumexp, scale, left, right, deterministic):
     return tuple(torch.empty_like(t, memory_format=torch.contiguous_format) for t in (query, key, value))
@@ -239,7 +232,7 @@ def _save(ctx, inputs, output):
 
 def _differentiate(ctx, grad, _):
     query, key, value, output, logsumexp = ctx.saved_tensors
-    gradients = torch.ops.workbench.flash_attention_backward(grad, query, key, value, output, logsumexp, *ctx.options)
+    gradients = _backward_operator(grad, query, key, value, output, logsumexp, *ctx.options)
     return *gradients, None, None, None, None
 
 

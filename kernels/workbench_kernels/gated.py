@@ -6,6 +6,7 @@
 import torch
 from torch import Tensor
 
+from workbench_kernels.operators import operator
 from workbench_kernels.tiles import arithmetic, as_rows, next_power_of_2, pieces
 
 try:
@@ -107,18 +108,16 @@ def backward_torch(grad: Tensor, x: Tensor, activation: str) -> Tensor:
 
 # --- the operators ---------------------------------------------------------------------------------------------------
 
-_forward = torch.library.custom_op("workbench::gated", forward_triton, mutates_args=(), device_types="cuda")
-_forward.register_kernel("cpu")(forward_torch)
-_backward = torch.library.custom_op("workbench::gated_backward", backward_triton, mutates_args=(), device_types="cuda")
-_backward.register_kernel("cpu")(backward_torch)
+_forward = operator("gated", cuda=forward_triton, cpu=forward_torch)
+_backward = operator("gated_backward", cuda=backward_triton, cpu=backward_torch)
 
 
-@_forward.register_fake
+@torch.library.register_fake("workbench::gated")
 def _(x: Tensor, activation: str) -> Tensor:
     return x.new_empty(*x.shape[:-1], x.shape[-1] // 2)
 
 
-@_backward.register_fake
+@torch.library.register_fake("workbench::gated_backward")
 def _(grad: Tensor, x: Tensor, activation: str) -> Tensor:
     return x.new_empty(x.shape)
 
@@ -132,7 +131,7 @@ def _differentiate(ctx, grad: Tensor) -> tuple[Tensor, None]:
     return _backward(grad, *ctx.saved_tensors, ctx.activation), None
 
 
-_forward.register_autograd(_differentiate, setup_context=_keep)
+torch.library.register_autograd("workbench::gated", _differentiate, setup_context=_keep)
 
 
 # --- the kernels -----------------------------------------------------------------------------------------------------

@@ -6,6 +6,8 @@ ReLU and GELU have no kernel here: PyTorch's are one pass each already.
 import torch
 from torch import Tensor
 
+from workbench_kernels.operators import operator
+
 try:
     import triton
     import triton.language as tl
@@ -44,20 +46,16 @@ def backward_torch(grad: Tensor, x: Tensor) -> Tensor:
     return torch.empty(x.shape, dtype=x.dtype).copy_(x).clamp_(min=0).mul_(2).mul_(grad)
 
 
-_forward = torch.library.custom_op("workbench::relu_squared", forward_triton, mutates_args=(), device_types="cuda")
-_forward.register_kernel("cpu")(forward_torch)
-_backward = torch.library.custom_op(
-    "workbench::relu_squared_backward", backward_triton, mutates_args=(), device_types="cuda"
-)
-_backward.register_kernel("cpu")(backward_torch)
+_forward = operator("relu_squared", cuda=forward_triton, cpu=forward_torch)
+_backward = operator("relu_squared_backward", cuda=backward_triton, cpu=backward_torch)
 
 
-@_forward.register_fake
+@torch.library.register_fake("workbench::relu_squared")
 def _(x: Tensor) -> Tensor:
     return x.new_empty(x.shape)
 
 
-@_backward.register_fake
+@torch.library.register_fake("workbench::relu_squared_backward")
 def _(grad: Tensor, x: Tensor) -> Tensor:
     return x.new_empty(x.shape)
 
@@ -70,7 +68,7 @@ def _differentiate(ctx, grad: Tensor) -> Tensor:
     return _backward(grad, *ctx.saved_tensors)
 
 
-_forward.register_autograd(_differentiate, setup_context=_keep)
+torch.library.register_autograd("workbench::relu_squared", _differentiate, setup_context=_keep)
 
 
 if triton is not None:

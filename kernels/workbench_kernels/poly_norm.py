@@ -13,6 +13,7 @@ so a row is read, summed, and turned into its result while it stays in registers
 import torch
 from torch import Tensor
 
+from workbench_kernels.operators import operator
 from workbench_kernels.tiles import arithmetic, as_rows, head_and_tail, pieces, programs_per_tensor, sum_partials
 
 try:
@@ -29,9 +30,9 @@ FORWARD = (
     (32, 64, 4),
     (128, 16, 4),
     (512, 4, 4),
-    (1024, 2, 4),
-    (4096, 1, 4),
-    (8192, 1, 8),
+    (1024, 4, 4),
+    (6144, 1, 4),
+    (12288, 1, 8),
     (16384, 1, 16),
 )
 #   width  rows warps programs reload stages
@@ -41,8 +42,9 @@ BACKWARD = (
     (512, 4, 4, 0, False, 1),
     (1024, 2, 4, 0, False, 1),
     (4096, 1, 4, 0, False, 1),
-    (8192, 1, 8, 0, False, 1),
-    (16384, 1, 16, 0, False, 1),
+    (6144, 1, 8, 3, False, 1),
+    (12288, 1, 8, 3, True, 2),
+    (16384, 1, 16, 2, True, 2),
 )
 LONGEST_ROW = 16384  # longer rows are read twice, the second time from the L2 cache
 LONG_BLOCK, LONG_WARPS = 8192, 8
@@ -173,21 +175,17 @@ def _horner(x: Tensor, *coefficients: Tensor) -> Tensor:
 
 # --- the operators ---------------------------------------------------------------------------------------------------
 
-_forward = torch.library.custom_op("workbench::poly_norm", forward_triton, mutates_args=(), device_types="cuda")
-_forward.register_kernel("cpu")(forward_torch)
-_backward = torch.library.custom_op(
-    "workbench::poly_norm_backward", backward_triton, mutates_args=(), device_types="cuda"
-)
-_backward.register_kernel("cpu")(backward_torch)
+_forward = operator("poly_norm", cuda=forward_triton, cpu=forward_torch)
+_backward = operator("poly_norm_backward", cuda=backward_triton, cpu=backward_torch)
 
 
-@_forward.register_fake
+@torch.library.register_fake("workbench::poly_norm")
 def _(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     rows = x.numel() // x.shape[-1]
     return x.new_empty(x.shape), x.new_empty(rows, len(weight), dtype=arithmetic(x.dtype))
 
 
-@_backward.register_fake
+@torch.library.register_fake("workbench::poly_norm_backward")
 def _(grad: Tensor, x: Tensor, scales: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return x.new_empty(x.shape), torch.empty_like(weight), torch.empty_like(bias)
 
@@ -204,7 +202,7 @@ def _differentiate(ctx, grad: Tensor | None, grad_scales: None) -> tuple[Tensor 
     return *_backward(grad, *ctx.saved_tensors), None
 
 
-_forward.register_autograd(_differentiate, setup_context=_keep)
+torch.library.register_autograd("workbench::poly_norm", _differentiate, setup_context=_keep)
 
 
 # --- the kernels -----------------------------------------------------------------------------------------------------

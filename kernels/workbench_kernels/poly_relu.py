@@ -7,6 +7,7 @@ Kept for the backward pass: x. Sums run in a fixed order: the same input gives t
 import torch
 from torch import Tensor
 
+from workbench_kernels.operators import operator
 from workbench_kernels.tiles import arithmetic, pieces, sum_partials
 
 try:
@@ -103,20 +104,16 @@ def backward_torch(grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor) -> tup
 
 # --- the operators ---------------------------------------------------------------------------------------------------
 
-_forward = torch.library.custom_op("workbench::poly_relu", forward_triton, mutates_args=(), device_types="cuda")
-_forward.register_kernel("cpu")(forward_torch)
-_backward = torch.library.custom_op(
-    "workbench::poly_relu_backward", backward_triton, mutates_args=(), device_types="cuda"
-)
-_backward.register_kernel("cpu")(backward_torch)
+_forward = operator("poly_relu", cuda=forward_triton, cpu=forward_torch)
+_backward = operator("poly_relu_backward", cuda=backward_triton, cpu=backward_torch)
 
 
-@_forward.register_fake
+@torch.library.register_fake("workbench::poly_relu")
 def _(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return x.new_empty(x.shape)
 
 
-@_backward.register_fake
+@torch.library.register_fake("workbench::poly_relu_backward")
 def _(grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return x.new_empty(x.shape), torch.empty_like(weight), torch.empty_like(bias)
 
@@ -129,7 +126,7 @@ def _differentiate(ctx, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return _backward(grad, *ctx.saved_tensors)
 
 
-_forward.register_autograd(_differentiate, setup_context=_keep)
+torch.library.register_autograd("workbench::poly_relu", _differentiate, setup_context=_keep)
 
 
 # --- the kernels -----------------------------------------------------------------------------------------------------

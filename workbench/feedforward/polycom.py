@@ -55,7 +55,7 @@ from workbench.feedforward._polycom_theory import (
     sawtooth_square,
     spline_error,
 )
-from workbench.paper import Baseline, Claim, Cost, Example, Method, Paper
+from workbench.paper import Baseline, Claim, Cost, Example, Method, Paper, Recording
 
 __all__ = [
     "PAPER",
@@ -788,6 +788,14 @@ PAPER = Paper(
             how="not measured",
             caveat="Needs the full-size model.",
         ),
+    ),
+    recordings=tuple(
+        Recording(group=f"hidden {hidden}", methods=methods, sizes=sizes, shape={"hidden": hidden})
+        for hidden, sizes, methods in (
+            (8192, (256, 1024, 4096, 16384), ("poly_norm", "swiglu")),
+            (8192, (16384,), ("poly_relu", "relu_squared", "geglu", "reglu", "gelu", "relu")),
+            (8256, (16384,), ("poly_norm",)),
+        )
     ),
 )
 
