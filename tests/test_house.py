@@ -93,23 +93,22 @@ def target(name: str) -> str:
     return name if name in SOURCES else name.rpartition(".")[0]
 
 
+def owner(module: str) -> str | None:
+    """The paper whose file this is: ``polycom.py``, ``_polycom_theory.py``. None: the whole package's."""
+    stem = module.rpartition(".")[2].lstrip("_")
+    return next((slug for slug in catalog.slugs() if stem == slug or stem.startswith(f"{slug}_")), None)
+
+
 @pytest.mark.parametrize("module", SOURCES)
 def test_imports_run_one_way(module):
     for name in imports(module, SOURCES[module]):
         other = target(name)
         assert other in SOURCES, f"{module} imports {name}, which does not exist"
         assert layer(other) <= layer(module), f"{module} imports {name} from above it"
-        private = [part for part in name.split(".") if part.startswith("_")]
-        if private:
-            assert other.rpartition(".")[0] == module.rpartition(".")[0] or other == module.rpartition(".")[0], (
-                f"{module} imports {name}: what is private to another package is not for it"
-            )
-        chapter = other.split(".")[1] if other.count(".") == 2 else None
-        if private and chapter in catalog.CHAPTERS:
-            slug = module.split(".")[-1].lstrip("_")
-            assert private[0].lstrip("_").startswith(slug) or slug.startswith(private[0].lstrip("_")), (
-                f"{module} imports {name}: one paper's internals are not for another"
-            )
+        if any(part.startswith("_") for part in name.split(".")):
+            home = module if SOURCES[module].name == "__init__.py" else module.rpartition(".")[0]
+            assert within(other, home), f"{module} imports {name}: what is private to another package is not for it"
+            assert owner(other) in (None, owner(module)), f"{module} imports {name}, which is another paper's own"
 
 
 def test_every_module_says_what_it_is_for():
