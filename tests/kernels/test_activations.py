@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from comparison import assert_close
 
+from comparison import assert_close
 from workbench_kernels import gated, pointwise, poly_norm, poly_relu, tiles
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -25,7 +25,7 @@ def double(*tensors):
 
 
 def compare(found, truth, dtype, names=("y", "dx", "dweight", "dbias")):
-    """Results in x's dtype are rounded once, from float32: half a unit off. The interpreter cuts bfloat16 off: a unit."""
+    """Results in x's dtype are rounded once, from float32: half a unit off (a unit in the interpreter)."""
     rounding = 0.51 if DEVICE == "cuda" or dtype != torch.bfloat16 else 1.0
     for name, output, expected in zip(names, found, truth, strict=False):
         unit = torch.finfo(output.dtype).eps
