@@ -11,7 +11,7 @@ from workbench import measure, plots
 from workbench.attention import flash_attention_2 as attention
 from workbench.controls import Knob, Range
 from workbench.feedforward import polycom
-from workbench_widgets import attention_viewer, benchmark, explore, sentence_viewer, show_recorded, stepper
+from workbench_widgets import attention_viewer, benchmark, explore, runnable, sentence_viewer, show_recorded, stepper
 from workbench_widgets import knobs as knob_widgets
 from workbench_widgets.lessons import flash_attention_2 as lesson
 from workbench_widgets.stepper import frame_svg, key_frames
@@ -218,7 +218,7 @@ def test_measuring_again_can_be_cancelled(monkeypatch):
     thread.join(20)
     assert not thread.is_alive() and len(made.rows) == 1
     assert not made._start.disabled and made._cancel.disabled
-    assert "stopped after 1 of 4 rows" in made._said.value
+    assert "Stopped after 1 of 4 rows" in made._said.value
 
 
 def test_an_interrupt_keeps_what_was_measured(monkeypatch):
@@ -230,7 +230,13 @@ def test_an_interrupt_keeps_what_was_measured(monkeypatch):
 
     monkeypatch.setattr(measure, "sweep", interrupted)
     made = made_benchmark()
-    assert len(made.rows) == 1 and "stopped after 1 of 4 rows" in made.still
+    assert len(made.rows) == 1 and "Stopped after 1 of 4 rows" in made.still
+
+
+def test_what_runs_here():
+    names = [name for _, name in runnable(attention.flash_attention_2, device="cpu", dtype="float32")]
+    assert names == ["reference", "fast", "softmax_attention"]
+    assert len(runnable(attention.flash_attention_2, device="cpu", dtype="float32", without=["fast"])) == 2
 
 
 def test_the_crossover_is_where_the_quick_one_stays_ahead():
@@ -238,9 +244,11 @@ def test_the_crossover_is_where_the_quick_one_stays_ahead():
     for row in made.rows:
         slow = {8: 1.0, 16: 3.0, 32: 8.0}[row["size"]]
         row["median_ms"] = slow if row["implementation"] == "reference" else 2.0
+    assert made.ratios("reference", "fast") == {8: 0.5, 16: 1.5, 32: 4.0}
     assert made.crossover("reference", "fast") == 16
-    assert made.crossover("reference", "fast", factor=4) == 32
-    assert made.crossover("reference", "fast", factor=5) is None
+    assert made.crossover("fast", "reference") is None
+    made.rows.pop()
+    assert list(made.ratios("reference", "fast")) == [8, 16], "a size without a time says nothing"
 
 
 def test_recorded_measurements_are_shown_or_said_to_be_missing(monkeypatch, displayed):

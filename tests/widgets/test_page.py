@@ -44,7 +44,8 @@ def test_figures_need_no_other_host(displayed):
 
 def test_tables_align_numbers_and_show_a_caption():
     table = page.table_html(("name", "value"), [("a", 3), ("b", "−2 ms")], "caption")
-    assert table.count("class=wb-number") == 2 and "<caption>caption</caption>" in table
+    assert "<th>name</th><th class=wb-number>value</th>" in table and table.count("<td class=wb-number>") == 2
+    assert "<caption>caption</caption>" in table
 
 
 def test_progress_outside_a_notebook_is_silent(displayed):

@@ -1,7 +1,7 @@
 """ipywidgets for the notebooks: explorers, steppers, questions and exercises, each with a still that stands for it."""
 
 from workbench_widgets.attention_viewer import attention_viewer
-from workbench_widgets.benchmark import benchmark
+from workbench_widgets.benchmark import benchmark, runnable
 from workbench_widgets.exercise import exercise
 from workbench_widgets.explore import explore
 from workbench_widgets.page import show, show_html, table_html
@@ -19,6 +19,7 @@ __all__ = [
     "exercise",
     "explore",
     "predict",
+    "runnable",
     "sentence_viewer",
     "show",
     "show_html",

@@ -1,5 +1,6 @@
 """Measuring in a notebook: rows and curves appear while it runs, and it can be stopped at any time."""
 
+import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -36,11 +37,16 @@ class Benchmark(page.WithStill):
         rows = rows[rows["method"] == method] if method else rows
         return float(rows["median_ms"].iloc[0]) if len(rows) else float("nan")
 
-    def crossover(self, slow: str, quick: str, factor: float = 1.0) -> int | None:
-        """The smallest size from which on ``quick`` is at least ``factor`` times as fast as ``slow``; None: nowhere."""
+    def ratios(self, slow: str, quick: str) -> dict[int, float]:
+        """How many times as fast as ``slow`` ``quick`` is, at every size at which both have a time."""
+        found = {size: self.median_ms(slow, size) / self.median_ms(quick, size) for size in self.sizes}
+        return {size: ratio for size, ratio in found.items() if not math.isnan(ratio)}
+
+    def crossover(self, slow: str, quick: str) -> int | None:
+        """The smallest size from which on ``quick`` is at least as fast as ``slow``; None: it is not."""
         found = None
-        for size in reversed(self.sizes):
-            if not self.median_ms(slow, size) >= factor * self.median_ms(quick, size):
+        for size, ratio in reversed(self.ratios(slow, quick).items()):
+            if ratio < 1:
                 break
             found = size
         return found
@@ -126,7 +132,7 @@ class Benchmark(page.WithStill):
         missing = self.frame[self.frame["status"] != "ok"]
         reasons = {f"{row.implementation} at {row.size:,}: {row.status}. {row.reason}" for row in missing.itertuples()}
         if len(self.rows) < self.total:
-            reasons.add(f"stopped after {len(self.rows)} of {self.total} rows.")
+            reasons.add(f"Stopped after {len(self.rows)} of {self.total} rows.")
         return " ".join([self._note, *map(page.escape, sorted(reasons))])
 
 
@@ -166,6 +172,13 @@ def benchmark(
     bar.close()
     made.build()
     return made
+
+
+def runnable(method: Method, *, device: str, dtype: str, without: Sequence[str] = ()) -> list[tuple[Method, str]]:
+    """The implementations of ``method`` that run here, as choices for ``benchmark``; ``without`` leaves some out."""
+    inputs = method.example(1, device=device, dtype=dtype).inputs.values()
+    names = [name for name in method.implementations if name not in without]
+    return [(method, name) for name in names if not method.why_not(name, *inputs)]
 
 
 def _what(row: Mapping[str, Any] | None) -> str:

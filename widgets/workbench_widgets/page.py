@@ -30,6 +30,7 @@ STYLE = """
 .wb-table th, .wb-table td {padding: .25em .9em .25em 0; text-align: left;
                             border-bottom: 1px solid rgba(128,128,128,.3)}
 .wb-table td.wb-number, .wb-table th.wb-number {text-align: right}
+.wb-table th {vertical-align: bottom}
 .wb-table caption {white-space: nowrap; caption-side: bottom; text-align: left; font-size: .85em; opacity: .8;
                    padding-top: .3em}
 </style>"""
@@ -72,17 +73,22 @@ def show_html(content: str, caption: str = "") -> None:
 
 
 def table_html(headings: Sequence[str], rows: Sequence[Sequence[object]], caption: str = "") -> str:
-    """A small table. Cells that are no strings, or that start with a digit or sign, are set to the right."""
+    """A small table. A column that holds a number (no string, or one that starts with a digit or a minus) is set to the
+    right, heading and all."""
 
-    def cell(tag: str, value: object) -> str:
-        text = str(value)
-        number = tag == "td" and (not isinstance(value, str) or text[:1].isdigit() or text[:1] in "-−<")
-        return f"<{tag}{' class=wb-number' if number else ''}>{text}</{tag}>"
+    def is_number(value: object) -> bool:
+        return not isinstance(value, str) or value[:1].isdigit() or value[:1] in ("-", "−")
 
-    head = "".join(cell("th", heading) for heading in headings)
-    body = "".join(f"<tr>{''.join(cell('td', value) for value in row)}</tr>" for row in rows)
+    right = [any(is_number(row[column]) for row in rows) for column in range(len(headings))]
+
+    def line(tag: str, cells: Sequence[object]) -> str:
+        marks = (" class=wb-number" if number else "" for number in right)
+        return "".join(f"<{tag}{mark}>{cell}</{tag}>" for cell, mark in zip(cells, marks, strict=True))
+
+    body = "".join(f"<tr>{line('td', row)}</tr>" for row in rows)
     below = f"<caption>{caption}</caption>" if caption else ""
-    return f'<table class="wb-table">{below}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
+    head = f"<thead><tr>{line('th', headings)}</tr></thead>"
+    return f'<table class="wb-table">{below}{head}<tbody>{body}</tbody></table>'
 
 
 def escape(text: object) -> str:
