@@ -53,6 +53,8 @@ def poisoned_memory(monkeypatch):
 def _filled_with_nan(allocate):
     def poisoned(*arguments, **options):
         tensor = allocate(*arguments, **options)
-        return tensor.fill_(torch.nan) if tensor.is_floating_point() and not tensor.is_meta else tensor
+        if tensor.is_floating_point() and not tensor.is_meta:
+            tensor.detach().fill_(torch.nan)
+        return tensor
 
     return poisoned

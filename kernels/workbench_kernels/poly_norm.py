@@ -94,6 +94,8 @@ def backward_triton(
         kernel = _backward_kernel
         height, warps, per_processor, reload, stages = shape_for(width, BACKWARD)
         head, tail = head_and_tail(width)
+        if x.element_size() > 2:
+            stages = 1  # two rows of float32 at a time would not fit into shared memory
         settings = {"HEAD": head, "TAIL": tail, "ROWS": height, "RELOAD": reload, "STAGES": stages, "num_warps": warps}
     programs = programs_per_tensor(-(-count // height), x.device, per_processor)
     grad_x = torch.empty(x.shape, dtype=x.dtype, device=x.device)
