@@ -82,7 +82,7 @@ def forward_torch(x: Tensor, activation: str) -> Tensor:
     act = getattr(torch.nn.functional, activation)
     for piece in pieces(len(rows), hidden):
         gate, value = rows[piece].to(dtype).split(hidden, dim=1)
-        y.view(-1, hidden)[piece] = act(gate).mul_(value)
+        torch.mul(act(gate), value, out=y.view(-1, hidden)[piece])
     return y
 
 
@@ -102,7 +102,7 @@ def backward_torch(grad: Tensor, x: Tensor, activation: str) -> Tensor:
         gate, value = rows[piece].to(dtype).split(hidden, dim=1)
         g = above[piece].to(dtype)
         results[piece, :hidden] = act_backward(g * value, gate)
-        results[piece, hidden:] = act(gate).mul_(g)
+        torch.mul(act(gate), g, out=results[piece, hidden:])
     return grad_x
 
 

@@ -129,8 +129,7 @@ def forward_torch(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[
         for p, power in enumerate(_powers(part, len(weight))):
             norm = torch.linalg.vector_norm(power, dim=-1)
             scales[piece, p] = torch.rsqrt(norm.square_().div_(width).add_(eps))
-        result = _horner(part, bias, *(scales[piece] * weight).split(1, dim=1))
-        y.view(count, width)[piece] = result
+        y.view(count, width)[piece] = _horner(part, bias, *(scales[piece] * weight).split(1, dim=1))
     return y, scales
 
 

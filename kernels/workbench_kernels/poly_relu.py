@@ -77,7 +77,7 @@ def forward_torch(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         value = q * weight[-1]
         for lower in weight[:-1].flip(0):
             value.add_(lower).mul_(q)
-        results[piece] = value.add_(bias)
+        torch.add(value, bias, out=results[piece])
     return y
 
 

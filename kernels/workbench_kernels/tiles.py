@@ -4,7 +4,6 @@ A row of ``width`` numbers is cut into a head, the largest power of two that fit
 The head needs no mask, and a width such as 8256 costs 8192 + 64 lanes where one padded block would cost 16384.
 """
 
-import math
 from collections.abc import Iterator
 
 import torch
@@ -18,7 +17,7 @@ except ImportError:  # macOS and Windows have no Triton; `why_not` says so
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 # Numbers that a CPU core works on at a time: in float32 a piece, and the few like it that it turns into, fit its cache.
-CPU_PIECE = 1 << 15
+CPU_PIECE = 1 << 16
 
 
 def why_not(dtype: torch.dtype = torch.float32) -> list[str]:
@@ -41,7 +40,7 @@ def head_and_tail(width: int) -> tuple[int, int]:
     """The two powers of two that cover a row: 8192 is (8192, 0), 8256 is (8192, 64), 5504 is (4096, 2048)."""
     head = 1 << (width.bit_length() - 1)
     rest = width - head
-    return head, 1 << (rest - 1).bit_length() if rest else 0
+    return head, next_power_of_2(rest) if rest else 0
 
 
 def pieces(rows: int, width: int) -> Iterator[slice]:
@@ -59,7 +58,7 @@ def sum_partials(partials: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor
     """The gradients of weight (order,) and bias (1,) from partial sums (order + 1, programs), in a fixed order."""
     order, programs = len(weight), partials.shape[1]
     grad_weight, grad_bias = torch.empty_like(weight), torch.empty_like(bias)
-    block = min(8192, triton.next_power_of_2(programs))
+    block = min(8192, next_power_of_2(programs))
     _sum_partials_kernel[(order + 1,)](
         partials, grad_weight, grad_bias, programs, ORDER=order, BLOCK=block, num_warps=8 if block > 1024 else 4
     )
@@ -75,7 +74,7 @@ def programs_per_tensor(tiles: int, device: torch.device, per_processor: int) ->
 
 def next_power_of_2(number: int) -> int:
     """The smallest power of two that is not less."""
-    return 1 << math.ceil(math.log2(number)) if number > 1 else 1
+    return 1 << (number - 1).bit_length()
 
 
 if triton is not None:

@@ -493,14 +493,14 @@ def _workspace(reference: int, pieces: int = 0) -> Callable[..., int]:
     """Bytes beside input and output at the peak of a forward call that needs no gradients, an upper bound.
 
     The equations hold ``reference`` tensors like x, and so does whatever is not ``fast``. Fast holds the scales of the
-    rows and, on a CPU, ``pieces`` pieces of 2^15 numbers a core.
+    rows and, on a CPU, ``pieces`` pieces of 2^16 numbers a core.
     """
 
     def workspace(implementation: str, x: Tensor, *inputs: Tensor, **options: object) -> int:
         if implementation != "fast":
             return reference * x.nbytes
         size = 8 if x.dtype == torch.float64 else 4
-        on_cpu = pieces * size * min(x.numel(), 2**15 * torch.get_num_threads()) if x.is_cpu else 0
+        on_cpu = pieces * size * min(x.numel(), 2**16 * torch.get_num_threads()) if x.is_cpu else 0
         return on_cpu + size * sum(len(each) for each in inputs) * x[..., 0].numel()
 
     return workspace
