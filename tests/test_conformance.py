@@ -208,7 +208,7 @@ def test_an_implementation_runs_or_says_why_not(method):
     for implementation in method.implementations:
         sentences = reasons(method, implementation, example)
         assert isinstance(sentences, list)
-        assert all(sentence[0].isupper() and sentence.endswith(".") for sentence in sentences)
+        assert all(sentence.endswith(".") and len(sentence.split()) > 3 for sentence in sentences)
         if sentences:
             with pytest.raises(Unavailable) as caught:
                 call(method, implementation, example)
