@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from comparison import assert_close
 
+from comparison import assert_close
 from workbench.attention.flash_attention_2 import direct, forward
 from workbench_kernels.flash_attention import flash_attention, why_not
 
