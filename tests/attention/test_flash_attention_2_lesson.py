@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 import torch
 
+from workbench import measure
 from workbench.paper import Example
 from workbench_widgets.exercise import WrongAnswer
 from workbench_widgets.lessons import flash_attention_2 as lesson
@@ -87,6 +88,15 @@ def test_gradients_and_growth():
     rows = [{"implementation": "fast", "status": "ok", "size": size, "peak_bytes": 100 * size} for size in (64, 128)]
     assert lesson.growth(pd.DataFrame(rows)) == pytest.approx(1)
     assert np.isclose(lesson.occupied(1, 16384), 1 / 132) and lesson.occupied(1, 16384, by_rows=True) > 0.9
+
+
+def test_what_the_text_says_about_the_recorded_measurements():
+    frame = measure.recorded("flash_attention_2")
+    rows = frame.query("status == 'ok' and head_dim == 128 and direction == 'forward' and is_causal == False")
+    times = rows.pivot(index="size", columns="implementation", values="median_ms")
+    assert times["fast"][1024] < 1.5 * times["fast"][512], "the short end is the cost of a call"
+    assert times["fast"][512] > times["softmax_attention"][512]
+    assert times["sdpa_cudnn"][16384] < times["fast"][16384] < times["sdpa_flash"][16384]
 
 
 @pytest.mark.gpu

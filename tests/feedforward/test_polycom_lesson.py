@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from workbench import measure
 from workbench.feedforward import polycom as paper
 from workbench_widgets.exercise import WrongAnswer
 from workbench_widgets.lessons import polycom as lesson
@@ -67,6 +68,13 @@ def test_pictures_are_drawn():
     assert lesson.plain_activations().y_range.end == 5
     assert len(lesson.rows_with_outliers().legend[0].items) == 3
     assert lesson.curve(paper.poly_norm.example(2, hidden=8))
+
+
+def test_what_the_text_says_about_the_recorded_measurements():
+    rows = measure.recorded("polycom").query("method == 'poly_norm' and hidden == 8192 and size == 16384")
+    rates = rows.pivot(index="implementation", columns="direction", values="gb_per_s")
+    assert rates["forward"]["torch_compile"] > 0.9 * rates["forward"]["fast"]
+    assert rates["backward"]["torch_compile"] < 0.5 * rates["backward"]["fast"]
 
 
 def test_a_race_leaves_laps_coefficients_and_ranks():

@@ -19,9 +19,9 @@ BUDGETS = {"quick": 0.1, "steady": 0.4, "thorough": 1.5}
 class Benchmark(page.WithStill):
     """Made by ``benchmark``: ``frame`` holds what was measured; the widget measures again, and can be cancelled."""
 
-    def __init__(self, choices, sizes, y, recorded, note, settings) -> None:
+    def __init__(self, choices, sizes, y, x_label, recorded, note, settings) -> None:
         self.choices, self.sizes, self.settings = list(choices), list(sizes), settings
-        self._y, self._recorded, self._note = y, recorded, note
+        self._y, self._x_label, self._recorded, self._note = y, x_label, recorded, note
         self.rows: list[dict[str, Any]] = []
         self._stop, self._running = threading.Event(), False
         self.total = len(self.sizes) * len(self.choices) * len(settings["directions"])
@@ -125,7 +125,8 @@ class Benchmark(page.WithStill):
 
     def _figure(self):
         machine = measure.machine_line(measure.machine(self.settings["device"]))
-        return plots.curves(self._ok(), "size", self._y, machine=machine, **self._shown())
+        labels = {"machine": machine, "x_label": self._x_label}
+        return plots.curves(self._ok(), "size", self._y, **labels, **self._shown())
 
     def _summary(self) -> str:
         """The caption, and every row that has no time, with its reason."""
@@ -142,6 +143,7 @@ def benchmark(
     *,
     device: str,
     y: str = "median_ms",
+    x_label: str = "size",
     recorded: pd.DataFrame | None = None,
     caption: str = "",
     dtype: str = "float32",
@@ -154,8 +156,9 @@ def benchmark(
     """Measure now, with progress under the cell, then show curves of column ``y`` with a button to measure again.
 
     ``choices`` are (method, implementation); the other settings are those of ``measure.sweep``, which checks every
-    result against the reference before it times it. ``recorded`` rows of another machine are drawn beside, dashed. The
-    notebook's stop button ends the measurement and keeps what is there.
+    result against the reference before it times it. ``x_label`` says what a size is.
+    ``recorded`` rows of another machine are drawn beside, dashed. The notebook's stop button ends the measurement and
+    keeps what is there.
     """
     settings = {
         "device": device,
@@ -166,7 +169,7 @@ def benchmark(
         "shape": shape or {},
         "options": options or {},
     }
-    made = Benchmark(choices, sizes, y, recorded, caption, settings)
+    made = Benchmark(choices, sizes, y, x_label, recorded, caption, settings)
     bar = page.Progress(made.total)
     made.run(lambda done, row: bar.update(done, _what(row)))
     bar.close()

@@ -6,8 +6,11 @@ from workbench import measure, plots
 from workbench_widgets import page
 
 
-def show_recorded(slug: str, query: str, y: str, *, group: str | Sequence[str], caption: str = "") -> None:
-    """Show the recorded rows of the paper ``slug`` that fit ``query`` (as ``DataFrame.query`` takes it) as curves.
+def show_recorded(
+    slug: str, query: str, y: str, *, group: str | Sequence[str], x_label: str = "size", caption: str = ""
+) -> None:
+    """Show the recorded rows of the paper ``slug`` that fit ``query`` (as ``DataFrame.query`` takes it) as curves:
+    dashed and hollow, since they come from another machine.
 
     Says so where nothing was recorded.
     """
@@ -17,4 +20,6 @@ def show_recorded(slug: str, query: str, y: str, *, group: str | Sequence[str], 
         page.show_html('<div class="wb-box">No measurement of this kind was recorded on a GPU yet.</div>')
         return
     machine = "recorded: " + measure.machine_line(frame.attrs["provenance"])
-    page.show(plots.curves(rows, "size", y, group=group, machine=machine), caption=caption)
+    nothing_live = rows.iloc[:0]
+    figure = plots.curves(nothing_live, "size", y, group=group, recorded=rows, machine=machine, x_label=x_label)
+    page.show(figure, caption=caption)
