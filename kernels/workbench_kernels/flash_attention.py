@@ -61,6 +61,9 @@ def flash_attention(
     heads; any strides, any lengths, head_dim <= 256, float16, bfloat16 or float32, ``scale`` > 0. The last query is
     aligned with the last key. A query that sees no key gives 0 and -inf.
 
+    A call keeps the host busy for about 0.1 ms (forward) and 0.5 ms (backward through autograd), mostly for launching:
+    below some 2000 tokens that is what it costs. Captured in a CUDA graph, 512 tokens take 15 us, SDPA 13 us.
+
     The backward pass is deterministic unless told otherwise; the atomic form (the paper's) does two matrix products
     fewer, and measured slower all the same, since its dQ goes through memory once per key block. The logsumexp carries
     no gradient. Raises ``ValueError`` for what `why_not` names.
@@ -270,12 +273,12 @@ def _precision(tensor: Tensor) -> str:
 
 
 # (BLOCK_M, BLOCK_N, warps, stages) that measured best on an H200, by kernel and padded head_dim. Four warps a program
-# leave room for two or three programs on a multiprocessor: while one takes exponentials, another multiplies matrices.
+# mostly leave room for several programs on a multiprocessor: while one takes exponentials, another multiplies matrices.
 _TILES = {
-    "forward": {64: (64, 128, 4, 2), 128: (64, 64, 4, 3), 256: (64, 64, 4, 3)},
+    "forward": {64: (64, 128, 4, 2), 128: (128, 128, 8, 3), 256: (64, 64, 4, 3)},
     "backward": {64: (64, 64, 4, 2), 128: (64, 128, 8, 3), 256: (64, 64, 8, 1)},
     "backward_key_value": {64: (64, 64, 4, 2), 128: (64, 64, 4, 2), 256: (64, 64, 8, 2)},
-    "backward_query": {64: (64, 64, 4, 2), 128: (64, 64, 4, 3), 256: (128, 32, 8, 3)},
+    "backward_query": {64: (128, 64, 8, 3), 128: (128, 64, 8, 3), 256: (128, 32, 8, 3)},
 }
 
 

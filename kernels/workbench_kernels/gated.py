@@ -15,8 +15,8 @@ try:
 except ImportError:  # `tiles.why_not` says so
     triton = None
 
-FORWARD_TILE, FORWARD_WARPS = 2048, 4  # numbers of the output a program computes
-BACKWARD_TILE, BACKWARD_WARPS = 2048, 4
+FORWARD_TILE, FORWARD_WARPS = 1024, 4  # numbers of the output a program computes
+BACKWARD_TILE, BACKWARD_WARPS = 512, 4
 
 
 def gated(x: Tensor, activation: str) -> Tensor:

@@ -8,7 +8,7 @@ from workbench.measure.sweeps import sweep
 from workbench.paper import Paper
 
 
-def record(paper: Paper, device: str, *, budget_s: float = 0.1, time_limit_s: float = 2.0) -> Iterator[dict[str, Any]]:
+def record(paper: Paper, device: str, *, budget_s: float = 0.2, time_limit_s: float = 2.0) -> Iterator[dict[str, Any]]:
     """Make every recording of ``paper``, side by side on this machine; yields the rows as they come.
 
     After the last one all of them are written to ``workbench/recorded/<slug>.json``, with the machine. A run that is
