@@ -8,7 +8,7 @@ from workbench.dashboard import first_screen, inspecting
 from workbench.dashboard.inspect_page import InspectPage
 from workbench.dashboard.inspect_view import biggest_change, comparison
 from workbench.dashboard.inspecting import Figures, Maps, Request, Similarity
-from workbench.dashboard.jobs import Worker
+from workbench.dashboard.jobs import Cache, Worker
 from workbench.dashboard.toggles import Configuration
 from workbench.measure import Timing
 from workbench.models import pretrained
@@ -21,7 +21,8 @@ FLASH = Configuration({"attention": "flash_attention_2", "activation": "gelu"})
 
 
 @pytest.fixture
-def page():
+def page(monkeypatch):
+    monkeypatch.setattr(inspecting, "cache", Cache(limit=2**26))
     visitor = Visitor(Worker())
     told = []
     made = InspectPage(visitor.desk, lambda: None, told.append)

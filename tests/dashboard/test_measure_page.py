@@ -107,8 +107,20 @@ def test_greyed_implementations_carry_a_sentence():
     assert all(option.why.endswith(".") for option in barred)
 
 
-def test_recorded_figures_are_found_or_said_to_be_missing():
-    table, machine = measuring.recorded(MeasureState("cpu").request)
-    assert (table is None) == (machine == "")
-    if table is not None:
-        assert set(table["status"]) == {"ok"} and list(table.columns[:2]) == list(measure.COLUMNS[:2])
+def test_recorded_figures_stand_beside_what_is_most_like_them():
+    state = MeasureState("cpu")
+    found = measuring.recorded(state.request)
+    if found is None:
+        pytest.skip("Nothing is recorded for attention yet.")
+    assert set(found.table["status"]) == {"ok"} and set(found.table["group"]) == {found.group}
+    assert found.machine and found.group in found.groups
+    state.turn("option.is_causal", True)
+    assert "causal" in measuring.recorded(state.request).group
+    other = found.groups[-1]
+    assert measuring.recorded(state.request, other).group == other
+
+
+def test_nothing_recorded_is_said(page, monkeypatch):
+    monkeypatch.setattr(measure, "recorded", lambda slug: None)
+    page.open({})
+    assert "No recorded figures yet" in page.beside.object

@@ -14,7 +14,7 @@ import param
 from workbench.dashboard import first_screen, inspecting, shell, state, toggles
 from workbench.dashboard.inspect_view import InspectView
 from workbench.dashboard.inspecting import HEADS, LAYERS, Figures, Maps, Request, Similarity
-from workbench.dashboard.jobs import Job
+from workbench.dashboard.jobs import Job, Progress
 from workbench.dashboard.knobs import Field, Option, field_of, value_of
 from workbench.dashboard.page import Page
 from workbench.dashboard.state import Entry
@@ -195,6 +195,8 @@ class InspectPage(Page):
         self.changed()
 
     def complete(self) -> None:
+        if self.desk.closed:
+            return
         self.look.overviews(self.maps)
         self.look.similarity(self.similarities)
         self.on_screen = True
@@ -208,21 +210,16 @@ class InspectPage(Page):
             self.figures = part
 
     def _draw(self) -> None:
+        """Bring every figure up to date: the large maps now, the rest right after they are on their way."""
         self.look.maps(self.maps)
-        self.look.costs(self.figures, self.maps, waiting=True)
+        self.look.costs(self.figures, self.maps, waiting=self.figures is None)
         if self.on_screen:
-            self.look.overviews(self.maps)
-            self.look.similarity(self.similarities)
+            self.desk.schedule(self.complete)
 
     def _arrived(self, part: Any) -> None:
-        self._keep(part)
-        if isinstance(part, Maps):
-            self.look.maps(self.maps)
-            if self.on_screen:
-                self.look.overviews(self.maps)
-        elif isinstance(part, Similarity) and self.on_screen:
-            self.look.similarity(self.similarities)
-        self.look.costs(self.figures, self.maps, waiting=self.figures is None)
+        if not isinstance(part, Progress):
+            self._keep(part)
+            self._draw()
 
     def _ended(self, job: Job) -> None:
         if job.state == "failed":
@@ -233,8 +230,7 @@ class InspectPage(Page):
 
     def _look(self) -> None:
         self.look.controls()
-        self.look.maps(self.maps)
-        self.look.overviews(self.maps)
+        self._draw()
         self.changed()
 
     # --- taking away ---

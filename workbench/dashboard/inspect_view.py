@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -53,7 +53,7 @@ class InspectView:
         self.pickers = Form(lambda name, given: act("page", name, given), legend="Layer and head")
         self.others = Form(lambda name, given: act("page", name, given), legend="Sentences to compare with")
         self.heads = {side: figure(None, min_height=260) for side in SIDES}
-        self.drawn: dict[str, tuple] = {}
+        self.drawn: dict[tuple[str, str], tuple[np.ndarray, tuple]] = {}
         self.pictures = {side: figure(None, min_height=460) for side in SIDES}
         self.difference = stack(figure(None), look="sheet")
         self.difference.visible = False
@@ -108,9 +108,9 @@ class InspectView:
             high = float(weights[side].max()) if self.chosen.scales == "own" else shared
             if self.pictures[side].object is None:
                 self._draw(side, each, weights[side], high)
-            elif self.drawn.get(side) != (id(each.maps), chosen, high):
+            elif self._is_new("map", side, each.maps, chosen, high):
                 plots.update_attention_map(self.pictures[side].object, weights[side], each.tokens, each.tokens, high=high)
-            self.drawn[side] = (id(each.maps), chosen, high)
+            self.pictures[side].object.title.text = f"{side.upper()} · layer {chosen[0]}, head {chosen[1]}"
         both = set(found) == set(SIDES) and found["a"].tokens == found["b"].tokens
         retext(self.reading, biggest_change(weights, found["a"].tokens) if both else "")
         self.difference.visible = both and self.chosen.difference
@@ -120,6 +120,11 @@ class InspectView:
                 self.difference[0].object = plots.difference_map(*matrices, tokens, tokens)
             else:
                 plots.update_difference_map(self.difference[0].object, *matrices, tokens, tokens)
+
+    def _is_new(self, what: str, side: str, array: np.ndarray, *settings: Any) -> bool:
+        """Whether this array, with these settings, is something else than what the figure shows already."""
+        before, self.drawn[what, side] = self.drawn.get((what, side)), (array, settings)
+        return before is None or before[0] is not array or before[1] != settings
 
     def _draw(self, side: str, found: Maps, weights: np.ndarray, high: float) -> None:
         """The map of one side for the first time, tied to that of the other: same zoom, same cross-hair."""
@@ -138,7 +143,7 @@ class InspectView:
                 overview = plots.head_overview(each.maps, selected=chosen)
                 plots.heads_source(overview).selected.on_change("indices", self._tapped)
                 self.heads[side].object = overview
-            else:
+            elif self._is_new("heads", side, each.maps, chosen):
                 plots.update_head_overview(self.heads[side].object, each.maps, selected=chosen)
 
     def _tapped(self, attribute: str, old: list[int], new: list[int]) -> None:
@@ -148,9 +153,9 @@ class InspectView:
     def similarity(self, found: Mapping[str, Similarity]) -> None:
         for side, each in found.items():
             if self.matrices[side].object is None:
-                self.matrices[side].object = plots.similarity(each.cosines, list(map(_short, each.texts)))
-            else:
-                plots.update_similarity(self.matrices[side].object, each.cosines, list(map(_short, each.texts)))
+                self.matrices[side].object = plots.similarity(each.cosines, short(each.texts))
+            elif self._is_new("similarity", side, each.cosines, each.texts):
+                plots.update_similarity(self.matrices[side].object, each.cosines, short(each.texts))
 
     def costs(self, figures: Figures | None, found: Mapping[str, Maps], waiting: bool) -> None:
         """The line from A to B."""
@@ -218,6 +223,8 @@ def _introduction() -> str:
 
 
 
-def _short(text: str) -> str:
-    """Beginning and end: sentences that are compared often differ in the last word."""
-    return text if len(text) <= 27 else f"{text[:12].rstrip()}…{text[-14:].lstrip()}"
+def short(texts: Sequence[str], longest: int = 16) -> list[str]:
+    """Labels that fit beside a matrix: the beginning of each text, or its end where two begin alike."""
+    begin = [text if len(text) <= longest else text[: longest - 1].rstrip() + "…" for text in texts]
+    return [each if begin.count(each) == 1 else "…" + text[1 - longest :].lstrip()
+            for each, text in zip(begin, texts, strict=True)]  # fmt: skip

@@ -6,11 +6,14 @@ waits for; similarity, time and memory follow.
 
 from __future__ import annotations
 
+import contextlib
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import torch
 
 from workbench import measure
 from workbench.controls import Knob, Range
@@ -25,6 +28,7 @@ MOST_TOKENS = 160  # 6 x 12 maps of 160 x 160 float32 are 7 MiB; longer texts ca
 MOST_OTHERS = 8
 LAYERS, HEADS = 6, 12  # of the pretrained encoder
 BUDGET_S = 0.25
+SETTLE, SETTLE_S = 8, 0.04
 ORDER = Knob("order", "int", 3, "Highest power of the polynomial; its coefficients are fitted to GELU.", Range(2, 4))
 
 cache = Cache(limit=256 * 2**20)
@@ -109,6 +113,10 @@ def compute(request: Request, device: str) -> Callable[[Cancelled], Iterator[Any
             raise ValueError(f"The text has {count} tokens: Inspect draws at most {MOST_TOKENS}, so shorten it.")
         for side, configuration in request.sides.items():
             yield _maps(encoder, request.text, side, configuration)
+        # Whoever drags a knob wants the next map, not this one's costs; and while a browser draws, times are disturbed.
+        for _ in range(SETTLE):
+            time.sleep(SETTLE_S)
+            yield Progress(1, 4, "comparing sentences")
         if request.others:
             yield Progress(1, 4, "comparing sentences")
             for side, configuration in request.sides.items():
@@ -161,7 +169,8 @@ def known(request: Request) -> Iterator[Maps | Similarity | Figures]:
 def _maps(encoder: pretrained.Encoder, text: str, side: str, configuration: Configuration) -> Maps:
     key = ("maps", text, configuration.key)
     if (found := cache.get(key)) is None:
-        seen = encoder.inspect(text, **options(configuration))
+        with _one_thread():
+            seen = encoder.inspect(text, **options(configuration))
         found = Maps(side, seen.tokens, seen.maps.numpy(), seen.vector.numpy())
         cache.put(key, found, found.maps.nbytes)
     return replace(found, side=side)
@@ -170,10 +179,25 @@ def _maps(encoder: pretrained.Encoder, text: str, side: str, configuration: Conf
 def _similarity(encoder: pretrained.Encoder, texts: tuple[str, ...], side: str, configuration: Configuration) -> Similarity:
     key = ("similarity", texts, configuration.key)
     if (found := cache.get(key)) is None:
-        vectors = encoder.encode(texts, **options(configuration)).cpu().numpy()
+        with _one_thread():
+            vectors = encoder.encode(texts, **options(configuration)).cpu().numpy()
         found = Similarity(side, texts, vectors @ vectors.T)
         cache.put(key, found, found.cosines.nbytes + sum(map(len, texts)))
     return replace(found, side=side)
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Sentences are small: one thread is as fast, and never waits for a core on which somebody's browser draws.
+
+    Times are not taken in here: those belong to the threads that PyTorch uses by itself.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 # --- what the figures say, in words ---

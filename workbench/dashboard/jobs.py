@@ -210,6 +210,7 @@ class Desk:
         self.worker, self.schedule = worker, schedule
         self.session = f"session-{next(self._names)}"
         self.jobs: dict[str, Job] = {}
+        self._ended: set[Job] = set()
         self.closed = False
 
     def run(
@@ -232,15 +233,18 @@ class Desk:
             if value is not None:
                 on_value(value)
             elif job.over:
+                self._ended.add(job)
                 on_end(job)
 
         job = self.worker.submit(self.session, slot, steps, deliver, lane)
+        self._ended.discard(self.jobs.get(slot))
         self.jobs[slot] = job
         return job
 
     @property
     def pending(self) -> list[Job]:
-        return [job for job in self.jobs.values() if not job.over]
+        """The jobs whose end has not been seen here: what they brought last may still be on its way."""
+        return [job for job in self.jobs.values() if job not in self._ended]
 
     def cancel(self, slot: str | None = None) -> None:
         """Cancel the job for one part of the screen, or all of this visitor's jobs."""

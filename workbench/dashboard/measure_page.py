@@ -33,6 +33,7 @@ class MeasureState(param.Parameterized):
     directions = param.ClassSelector(class_=tuple, default=("forward",))
     shape = param.Dict(default={})
     options = param.Dict(default={})
+    recorded = param.String(doc="Which recorded setting stands beside; empty: the one that is most like what is chosen.")
 
     def __init__(self, device: str) -> None:
         super().__init__()
@@ -41,12 +42,12 @@ class MeasureState(param.Parameterized):
 
     @property
     def request(self) -> Request:
-        return Request(**{name: value for name, value in self.param.values().items() if name != "name"})
+        return Request(**{name: value for name, value in self.param.values().items() if name not in ("name", "recorded")})
 
     def turn_to(self, family: str) -> None:
         """Another family, with what it starts from."""
         low, high = DEFAULT_SIZES.get(family, (8, 13))
-        self.param.update(family=family, chosen=self.start(family), low=low, high=high, shape={}, options={})
+        self.param.update(family=family, chosen=self.start(family), low=low, high=high, shape={}, options={}, recorded="")
 
     def start(self, family: str) -> tuple[tuple[str, str], ...]:
         """The first choice: up to three methods, as they run fastest, and the first one's equations."""
@@ -68,6 +69,7 @@ class MeasureState(param.Parameterized):
             Entry("from", 2**low, _power, str),
             Entry("to", 2**high, _power, str),
             Entry("dtype", "float32", state.choice(DTYPES)),
+            Entry("recorded", ""),
             Entry("direction", ("forward",), state.listed(state.choice(DIRECTIONS)), state.with_commas),
         ]
 
@@ -89,7 +91,7 @@ class MeasureState(param.Parameterized):
                            if given[f"{kind}.{name}"] != knob.default}  # fmt: skip
         self.param.update(
             family=family, chosen=chosen, low=low, high=high, dtype=values["dtype"], directions=values["direction"],
-            shape=knobs["shape"], options=knobs["option"],
+            shape=knobs["shape"], options=knobs["option"], recorded=values["recorded"],
         )  # fmt: skip
         return wrong
 
@@ -97,7 +99,7 @@ class MeasureState(param.Parameterized):
         first = next(iter(measuring.families()))
         said = {} if self.family == first else {"what": self.family}
         values = {"run": tuple(map(":".join, self.chosen)), "from": 2**self.low, "to": 2**self.high,
-                  "dtype": self.dtype, "direction": self.directions}  # fmt: skip
+                  "dtype": self.dtype, "direction": self.directions, "recorded": self.recorded}  # fmt: skip
         said |= state.encode(self.entries(self.family), values)
         said |= {f"shape.{name}": str(value) for name, value in self.shape.items()}
         return said | {f"option.{name}": str(value) for name, value in self.options.items()}
@@ -122,8 +124,8 @@ class MeasureState(param.Parameterized):
         elif name == "dtype":
             self.dtype = given
             self.chosen = tuple(pair for pair in self.chosen if not self.why_not(*pair))
-        elif name == "directions":
-            self.directions = given
+        elif name in ("directions", "recorded"):
+            setattr(self, name, given)
         else:
             kind, knob_name = name.split(".")
             where, offered = (("shape", measuring.shape_knobs(self.family)) if kind == "shape"
@@ -153,6 +155,10 @@ class MeasureState(param.Parameterized):
             Field("to", f"To ({unit})", "slider", self.high - LOWEST, stops=sizes),
             Field("run", "Measuring …" if running else "Run", "button", "strong", why=refused),
         ]
+        beside = measuring.recorded(self.request, self.recorded)
+        if beside is not None and len(beside.groups) > 1:
+            settings = tuple(Option(each, each) for each in beside.groups)
+            fields.append(Field("recorded", "Recorded beside it", "choice", beside.group, settings))
         for name, knob in measuring.shape_knobs(self.family).items():
             fields.append(field_of(knob, self.shape.get(name, knob.default), prefix="shape.", group="Shape"))
         for name, knob in measuring.option_knobs(self.request).items():
@@ -214,8 +220,7 @@ class MeasurePage(Page):
 
     @property
     def running(self) -> bool:
-        job = self.desk.jobs.get(self.slug)
-        return job is not None and not job.over
+        return any(job.slot == self.slug for job in self.desk.pending)
 
     def run(self) -> None:
         """Start the sweep, unless it runs already or is refused."""
@@ -263,7 +268,8 @@ class MeasurePage(Page):
     def _draw(self, last: bool = True) -> None:
         request = self.state.request
         table = measure.frame(self.rows)
-        recorded, machine = measuring.recorded(request)
+        beside = measuring.recorded(request, self.state.recorded)
+        recorded = None if beside is None else beside.table
         here = measure.machine_line(measure.machine(shell.device()))
         unit = measuring.axis(request.family)
         self.sheets.visible = bool(self.rows) or recorded is not None
@@ -274,7 +280,7 @@ class MeasurePage(Page):
                 plots.update_curves(pane.object, table, "size", y, group=GROUP, recorded=recorded)
         if last and self.ceilings is not None:
             self.roof.object = plots.roofline(table, self.ceilings, group=GROUP)
-        retext(self.beside, f"<p class='small'>{_recorded_words(machine)}</p>")
+        retext(self.beside, f"<p class='small'>{_recorded_words(beside)}</p>")
         retext(self.problems, _problems(self.rows))
 
     # --- taking away ---
@@ -302,10 +308,10 @@ def _family_words(family: str) -> str:
     return toggles.label(family) if family in toggles.TOGGLES else catalog.paper(family).title
 
 
-def _recorded_words(machine: str) -> str:
-    if not machine:
+def _recorded_words(beside: measuring.Recorded | None) -> str:
+    if beside is None:
         return "No recorded figures yet for what is chosen: only what is measured here is shown."
-    return f"Dashed and hollow: recorded elsewhere, on {html.escape(machine)}."
+    return f"Dashed and hollow: recorded on {html.escape(beside.machine)} ({html.escape(beside.group)})."
 
 
 def _problems(rows: list[dict]) -> str:

@@ -184,31 +184,46 @@ def known(request: Request) -> tuple[list[dict], Any]:
 # --- recorded elsewhere ---
 
 
-def recorded(request: Request) -> tuple[pd.DataFrame | None, str]:
-    """What ships with the workbench for the chosen methods, and the machine it came from.
+@dataclass(frozen=True)
+class Recorded:
+    """Measurements that ship with the workbench: one recorded setting (``group``) out of several, and their machine."""
 
-    Of several recorded shapes it takes the one that agrees with the request in most settings.
+    table: pd.DataFrame
+    group: str
+    groups: tuple[str, ...]
+    machine: str
+
+
+def recorded(request: Request, group: str = "") -> Recorded | None:
+    """What was recorded for the chosen methods; None when there is nothing.
+
+    Without a ``group`` it takes the one that agrees with the request in most settings.
     """
-    slugs = {paper.slug for paper in catalog.papers() for method in paper.methods if method in request.methods}
-    tables = [table for slug in sorted(slugs) if (table := measure.recorded(slug)) is not None]
-    if not tables:
-        return None, ""
+    papers = [paper for paper in catalog.papers() if any(method in request.methods for method in paper.methods)]
+    tables = [table for paper in papers if (table := measure.recorded(paper.slug)) is not None]
     names = [method.name for method in request.methods]
-    table = pd.concat(tables, ignore_index=True)
-    table = table[table["method"].isin(names) & table["direction"].isin(request.directions) & (table["status"] == "ok")]
-    settings = [
-        name for name in ("dtype", *shape_knobs(request.family), *option_knobs(request)) if name in table and name != "size"
+    kept = [
+        table[table["method"].isin(names) & table["direction"].isin(request.directions) & (table["status"] == "ok")]
+        for table in tables
     ]
-    if not len(table):
-        return None, ""
-    asked = {"dtype": request.dtype, **request.shape, **request.options}
-    shapes = table[settings].astype(str).drop_duplicates()
-    agree = shapes.apply(lambda row: sum(str(asked.get(name)) == row[name] for name in settings), axis=1)
-    best = shapes.loc[agree.idxmax()]
-    same = (table[settings].astype(str) == best).all(axis=1)
-    machine = measure.machine_line(tables[0].attrs["provenance"])
-    told = ", ".join(f"{name} {value}" for name, value in best.items() if value not in ("None", "nan", "False"))
-    return table[same], f"{machine}: {told}"
+    if not any(map(len, kept)):
+        return None
+    table = pd.concat(kept, ignore_index=True)
+    knobs = {**shape_knobs(request.family), **option_knobs(request)}
+    asked = {"dtype": request.dtype} | {name: knob.default for name, knob in knobs.items()}
+    asked |= {**request.shape, **request.options}
+    agree = {
+        name: sum(_same(first[setting], value) for setting, value in asked.items() if setting in first)
+        for name, first in table.groupby("group", sort=False).first().iterrows()
+    }
+    if group not in agree:
+        group = max(agree, key=agree.get)
+    machines = dict.fromkeys(measure.machine_line(each.attrs["provenance"]) for each in tables)
+    return Recorded(table[table["group"] == group], group, tuple(agree), "; ".join(machines))
+
+
+def _same(one: Any, other: Any) -> bool:
+    return (pd.isna(one) and other is None) or one == other
 
 
 # --- words and lines ---

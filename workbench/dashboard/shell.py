@@ -192,9 +192,11 @@ def warm() -> None:
     for slug in PAGES:
         importlib.import_module(PAGES[slug][1].split(":")[0])
     from workbench.dashboard import inspecting
+    from workbench.dashboard.measure_page import MeasureState
 
+    MeasureState(device()).fields(running=False, refused="")  # asks every implementation whether it can run here
     desk = Desk(worker(), lambda callback: None)
-    desk.run("warm", inspecting.warm(device()), lambda value: None)
+    desk.run("warm", inspecting.warm(device()), lambda value: None, lane="long")
 
 
 @functools.cache

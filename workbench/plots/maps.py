@@ -260,8 +260,11 @@ def _label(axis: Any, names: Sequence[str]) -> None:
     """Names in the middle of cells; of many, every second, third ... one."""
     step = -(-len(names) // MOST_LABELS)
     places = [index + 0.5 for index in range(0, len(names), step)]
+    overrides = {place: names[int(place)] for place in places}
+    if axis.major_label_overrides == overrides:
+        return  # the page would lay out the whole figure anew for labels that it shows already
     axis.ticker = FixedTicker(ticks=places)
-    axis.major_label_overrides = {place: names[int(place)] for place in places}
+    axis.major_label_overrides = overrides
     axis.axis_line_color = axis.major_tick_line_color = None
 
 

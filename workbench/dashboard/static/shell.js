@@ -86,7 +86,18 @@ export function render({model, el}) {
       else link.removeAttribute("aria-current")
     }
   }
-  const repaint = () => { for (const view of plots()) { view.invalidate_painters?.(); view.request_paint?.() ?? view.request_repaint?.("everything") } }
+  // Custom properties reach all of a figure but its colour bar: that one is told.
+  const ink = () => {
+    const color = getComputedStyle(document.documentElement).getPropertyValue("--muted").trim()
+    for (const model of Bokeh.documents[0]?._all_models.values() ?? []) {
+      if (model.type === "ColorBar" && model.major_label_text_color !== color) {
+        model.setv({major_label_text_color: color, title_text_color: color})
+      }
+    }
+  }
+  const repaint = () => {
+    ink()
+     for (const view of plots()) { view.invalidate_painters?.(); view.request_paint?.() ?? view.request_repaint?.("everything") } }
   listen(find("theme"), "click", () => {
     const dark = document.documentElement.dataset.theme !== "dark"
     document.documentElement.dataset.theme = dark ? "dark" : "light"
@@ -108,6 +119,7 @@ export function render({model, el}) {
   listen(find("message-close"), "click", () => { tell(""); model.send_msg({kind: "heard"}) })
 
   const status = () => {
+    ink()
     const {text, busy, part} = model.status
     find("status").textContent = text
     find("job").dataset.busy = busy ? "yes" : "no"
