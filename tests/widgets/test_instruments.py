@@ -259,4 +259,4 @@ def test_recorded_measurements_are_shown_or_said_to_be_missing(monkeypatch, disp
     frame.attrs["provenance"] = {"device": "Some GPU", "cuda": "13", "date": "2026-01-01"}
     monkeypatch.setattr(measure, "recorded", lambda slug: frame)
     show_recorded("flash_attention_2", "size > 0", "median_ms", group="implementation")
-    assert "recorded: Some GPU" in displayed.html
+    assert "recorded on Some GPU" in displayed.html

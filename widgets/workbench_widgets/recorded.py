@@ -19,7 +19,5 @@ def show_recorded(
     if rows is None or not len(rows):
         page.show_html('<div class="wb-box">No measurement of this kind was recorded on a GPU yet.</div>')
         return
-    machine = "recorded: " + measure.machine_line(frame.attrs["provenance"])
-    nothing_live = rows.iloc[:0]
-    figure = plots.curves(nothing_live, "size", y, group=group, recorded=rows, machine=machine, x_label=x_label)
-    page.show(figure, caption=caption)
+    rows.attrs = frame.attrs  # the figure says which machine it was
+    page.show(plots.curves(rows.iloc[:0], "size", y, group=group, recorded=rows, x_label=x_label), caption=caption)

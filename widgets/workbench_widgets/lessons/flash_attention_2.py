@@ -239,7 +239,10 @@ def on_a_gpu(device: str) -> dict[str, float]:
 
 
 def sequence_speedup(device: str, tokens: int = 16384, rows: int = 128) -> float:
-    """One head: time of all row blocks one after the other over time of all at once."""
+    """One head: time of all row blocks one after the other over time of all at once.
+
+    A call for each row block: what launching them from Python costs is in it, so it may exceed the number of blocks.
+    """
     query, key, value = paper.example(tokens, device=device, dtype="bfloat16", heads=1).inputs.values()
     attend = paper.flash_attention_2
 
