@@ -26,7 +26,17 @@ def server(tmp_path_factory):
     log = tmp_path_factory.mktemp("server") / "log"
     paths = [str(ROOT / name) for name in (".", "kernels", "widgets")]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
-    command = [sys.executable, "-m", "panel", "serve", "workbench/dashboard", "--address", "localhost", "--port", str(port)]
+    command = [
+        sys.executable,
+        "-m",
+        "panel",
+        "serve",
+        "workbench/dashboard",
+        "--address",
+        "localhost",
+        "--port",
+        str(port),
+    ]
     with log.open("w") as written:
         process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=written, stderr=subprocess.STDOUT)
     address = f"http://localhost:{port}/dashboard"

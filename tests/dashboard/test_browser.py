@@ -22,7 +22,10 @@ async ([side, index, value]) => {
   }
   const slider = [...inside(document)].filter((node) => node.type === "range" && node.closest(".knobs"))[index]
   const changed = new Promise((resolve) => {
-    const heard = () => { source.properties.data.change.disconnect(heard); requestAnimationFrame(() => requestAnimationFrame(resolve)) }
+    const heard = () => {
+      source.properties.data.change.disconnect(heard)
+      requestAnimationFrame(() => requestAnimationFrame(resolve))
+    }
     source.properties.data.change.connect(heard)
   })
   const start = performance.now()
@@ -38,7 +41,8 @@ UNNAMED = """
   const inside = function* (root) {
     for (const node of root.querySelectorAll("*")) { yield node; if (node.shadowRoot) yield* inside(node.shadowRoot) }
   }
-  return [...inside(document)].filter((node) => node.matches("button, input, select, textarea, a[href], progress, form"))
+  return [...inside(document)]
+    .filter((node) => node.matches("button, input, select, textarea, a[href], progress, form"))
     .filter((node) => node.checkVisibility())
     .filter((node) => !(node.ariaLabel || node.labels?.length || node.textContent.trim() || node.title))
     .map((node) => node.outerHTML.slice(0, 120))
@@ -152,7 +156,9 @@ def test_a_sweep_is_drawn_while_it_runs_and_can_be_cancelled(visit):
 
 
 def test_a_stalled_job_does_not_block_another_visitor(visit):
-    busy = visit("?page=measure&run=flash_attention_2:reference&from=1024&to=16384&shape.heads=16&direction=forward,backward")
+    busy = visit(
+        "?page=measure&run=flash_attention_2:reference&from=1024&to=16384&shape.heads=16&direction=forward,backward"
+    )
     other = visit("?page=papers")
     busy.get_by_role("button", name="Run").click()
     busy.locator("#cancel").wait_for()
@@ -222,8 +228,12 @@ def test_keyboard_reaches_the_controls_and_turns_them(visit):
     page.get_by_label("Your sentence").focus()
     page.keyboard.press("Tab")
     page.keyboard.press("Tab")
-    focused = "let node = document.activeElement; while (node.shadowRoot?.activeElement) node = node.shadowRoot.activeElement; node"
-    assert page.evaluate(f"(() => {{ {focused.replace('; node', '; return node.tagName')} }})()") == "SELECT"
+    focused = """() => {
+      let node = document.activeElement
+      while (node.shadowRoot?.activeElement) node = node.shadowRoot.activeElement
+      return node.tagName
+    }"""
+    assert page.evaluate(focused) == "SELECT"
 
 
 def test_theme_is_switched_and_remembered(visit):

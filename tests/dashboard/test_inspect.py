@@ -32,7 +32,9 @@ def page(monkeypatch):
 
 def test_steps_bring_maps_first_then_similarity_then_figures():
     request = Request("A man is eating food.", ("Someone eats a meal.",), {"a": PLAIN, "b": FLASH})
-    parts = [part for part in inspecting.compute(request, "cpu")(lambda: False) if hasattr(part, "__dataclass_fields__")]
+    parts = [
+        part for part in inspecting.compute(request, "cpu")(lambda: False) if hasattr(part, "__dataclass_fields__")
+    ]
     kinds = [type(part) for part in parts if type(part) in (Maps, Similarity, Figures)]
     assert kinds == [Maps, Maps, Similarity, Similarity, Figures]
     maps = {part.side: part for part in parts if isinstance(part, Maps)}

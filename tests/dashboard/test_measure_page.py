@@ -61,7 +61,13 @@ def test_estimate_says_what_a_run_takes():
 
 
 def test_huge_sizes_are_refused_before_anything_runs(page):
-    huge = {"run": "softmax_attention:reference", "from": "131072", "to": "131072", "shape.batch": "64", "shape.heads": "128"}
+    huge = {
+        "run": "softmax_attention:reference",
+        "from": "131072",
+        "to": "131072",
+        "shape.batch": "64",
+        "shape.heads": "128",
+    }
     page.open(huge)
     page.run()
     assert "allowed" in page.told[-1] and "estimate" in page.told[-1]

@@ -58,7 +58,9 @@ def test_status_says_what_the_job_does_and_where_it_stands(visitor):
     visitor.desk.run("x", steps, lambda value: None)
     visitor.until(lambda: visitor.desk.jobs["x"].progress and visitor.desk.jobs["x"].progress.done == 2)
     shell.tick()
-    assert shell.bridge.status["busy"] and shell.bridge.status["part"] == 0.5 and "counting" in shell.bridge.status["text"]
+    assert (
+        shell.bridge.status["busy"] and shell.bridge.status["part"] == 0.5 and "counting" in shell.bridge.status["text"]
+    )
     shell.receive({"kind": "cancel"})
     visitor.until(lambda: not visitor.desk.pending)
     shell.tick()

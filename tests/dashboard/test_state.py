@@ -14,7 +14,9 @@ def test_default_views_have_short_links():
 
 
 def test_inspect_view_survives_its_link():
-    shown = InspectState(text="Äpfel & Birnen = 50 %?", others=("a b", "c"), layer=5, head=0, scales="own", difference=True)
+    shown = InspectState(
+        text="Äpfel & Birnen = 50 %?", others=("a b", "c"), layer=5, head=0, scales="own", difference=True
+    )
     shown.turn("b", "attention", "softmax_attention")
     shown.turn("b", "attention.is_causal", True)
     shown.turn("a", "attention", "flash_attention_2")

@@ -54,5 +54,7 @@ def test_implementations_that_cannot_run_here_are_greyed():
 
 
 def test_order_is_offered_for_polynomials_only():
-    offered = {name for name, method in toggles.methods("activation").items() if inspecting.knobs_of("activation", method)}
+    offered = {
+        name for name, method in toggles.methods("activation").items() if inspecting.knobs_of("activation", method)
+    }
     assert offered == {"poly_relu", "poly_norm"}

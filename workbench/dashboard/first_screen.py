@@ -1,4 +1,6 @@
-"""What a visitor sees first, computed before anybody came: ``python -m workbench.dashboard.first_screen`` makes it anew.
+"""What a visitor sees first, computed before anybody came.
+
+``python -m workbench.dashboard.first_screen`` makes it anew.
 
 Times and memory are not in it: those belong to the machine that serves, and are measured there.
 """
@@ -29,7 +31,9 @@ def load() -> dict[str, Maps]:
     """What the job for this request would find first: the maps of both sides."""
     with np.load(FILE) as kept:
         tokens = kept["tokens"].tolist()
-        return {side: Maps(side, tokens, kept[f"{side}_maps"].astype(np.float32), kept[f"{side}_vector"]) for side in SIDES}
+        return {
+            side: Maps(side, tokens, kept[f"{side}_maps"].astype(np.float32), kept[f"{side}_vector"]) for side in SIDES
+        }
 
 
 def compute() -> dict[str, np.ndarray]:
@@ -37,12 +41,18 @@ def compute() -> dict[str, np.ndarray]:
     kept: dict[str, np.ndarray] = {}
     for part in inspecting.compute(REQUEST, "cpu")(lambda: False):
         if isinstance(part, Maps):
-            kept |= {"tokens": np.array(part.tokens), f"{part.side}_maps": part.maps, f"{part.side}_vector": part.vector}
+            kept |= {
+                "tokens": np.array(part.tokens),
+                f"{part.side}_maps": part.maps,
+                f"{part.side}_vector": part.vector,
+            }
     return kept
 
 
 if __name__ == "__main__":
     # Half precision is plenty for colours, and halves what every visitor's first screen reads.
     arrays = compute()
-    np.savez_compressed(FILE, **{name: a.astype(np.float16) if name.endswith("_maps") else a for name, a in arrays.items()})
+    np.savez_compressed(
+        FILE, **{name: a.astype(np.float16) if name.endswith("_maps") else a for name, a in arrays.items()}
+    )
     print(f"{FILE.name}: {FILE.stat().st_size / 1024:.0f} KiB")

@@ -87,7 +87,8 @@ class InspectState(param.Parameterized):
         configuration: Configuration = getattr(self, side)
         fields = [
             Field(toggle, toggles.label(toggle), "choice", configuration.methods[toggle],
-                  tuple(Option(name, method.title, why_not(toggle, name)) for name, method in toggles.methods(toggle).items()))
+                  tuple(Option(name, method.title, why_not(toggle, name))
+                        for name, method in toggles.methods(toggle).items()))
             for toggle in USES
         ]  # fmt: skip
         implementations = configuration.method("attention").implementations

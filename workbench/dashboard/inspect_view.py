@@ -22,15 +22,17 @@ if TYPE_CHECKING:
 
 SIDES = ("a", "b")
 
+FULL = {"b.attention.window_left": "None", "b.attention.window_right": "None"}
+
 # Links to views with something to see, each one click away from the first screen.
 TRY = {
     "What does “it” stand for?": {},
     "… and now, with “wide”?": {"text": EXAMPLES[1]},
     "See only two neighbours": {"b.attention.window_left": "2", "b.attention.window_right": "2"},
-    "Look only backwards": {"b.attention.window_left": "None", "b.attention.window_right": "None", "b.attention.is_causal": "True"},
-    "ReLU for GELU": {"b.attention.window_left": "None", "b.attention.window_right": "None", "b.activation": "relu"},
-    "A polynomial for GELU": {"b.attention.window_left": "None", "b.attention.window_right": "None", "b.activation": "poly_norm"},
-    "A repeated sentence": {"text": EXAMPLES[7], "layer": "0", "head": "0"},
+    "Look only backwards": {**FULL, "b.attention.is_causal": "True"},
+    "ReLU for GELU": {**FULL, "b.activation": "relu"},
+    "A polynomial for GELU": {**FULL, "b.activation": "poly_norm"},
+    "A repeated sentence": {"text": EXAMPLES[7], "layer": "2", "head": "9"},
 }  # fmt: skip
 
 
@@ -57,7 +59,9 @@ class InspectView:
         self.pictures = {side: figure(None, min_height=460) for side in SIDES}
         self.difference = stack(figure(None), look="sheet")
         self.difference.visible = False
-        self.cross = [Span(dimension=dimension, line_color="#808080", line_alpha=0.8) for dimension in ("width", "height")]
+        self.cross = [
+            Span(dimension=dimension, line_color="#808080", line_alpha=0.8) for dimension in ("width", "height")
+        ]
         self.matrices = {side: figure(None, min_height=460) for side in SIDES}
         self.strip = text()
         self.reading = text()
@@ -69,7 +73,7 @@ class InspectView:
             self.reading,
             pair(*(stack(self.pictures[side], look=f"sheet {side}") for side in SIDES)),
             self.difference,
-            text("<h2>All layers and heads</h2><p class='small'>Tap one to see it large. Brighter: more attention.</p>"),
+            text("<h2>All layers and heads</h2><p class='small'>Tap one to see it large.</p>"),
             pair(*(stack(self.heads[side], look=f"sheet {side}") for side in SIDES)),
             text("<h2>Sentences compared</h2><p class='small'>Cosine of the sentence vectors: 1 is the same meaning to "
                  "this encoder, 0 unrelated.</p>"),
@@ -109,7 +113,9 @@ class InspectView:
             if self.pictures[side].object is None:
                 self._draw(side, each, weights[side], high)
             elif self._is_new("map", side, each.maps, chosen, high):
-                plots.update_attention_map(self.pictures[side].object, weights[side], each.tokens, each.tokens, high=high)
+                plots.update_attention_map(
+                    self.pictures[side].object, weights[side], each.tokens, each.tokens, high=high
+                )
             self.pictures[side].object.title.text = f"{side.upper()} · layer {chosen[0]}, head {chosen[1]}"
         both = set(found) == set(SIDES) and found["a"].tokens == found["b"].tokens
         retext(self.reading, biggest_change(weights, found["a"].tokens) if both else "")
@@ -190,12 +196,17 @@ def comparison(figures: Figures | None, found: Mapping[str, Maps], waiting: bool
         ratio, verdict = inspecting.compared(figures.timings)
         spread = " · ".join(f"{side.upper()} {each.low_ms:.3g}–{each.high_ms:.3g} ms, n = {each.repeats}"
                             for side, each in (("a", a), ("b", b)))  # fmt: skip
-        parts.append(_part("one forward pass", f"{a.median_ms:.3g} ms", f"{b.median_ms:.3g} ms", f"{ratio}, {verdict}", spread))
+        parts.append(
+            _part("one forward pass", f"{a.median_ms:.3g} ms", f"{b.median_ms:.3g} ms", f"{ratio}, {verdict}", spread)
+        )
         peaks = [figures.peaks[side] for side in SIDES]
         ratio = f"×{peaks[1] / peaks[0]:.2f}" if peaks[0] else ""
-        parts.append(_part("peak memory", *map(in_words, peaks), ratio, "bytes of live tensors at the peak of one forward pass"))
+        parts.append(
+            _part("peak memory", *map(in_words, peaks), ratio, "bytes of live tensors at the peak of one forward pass")
+        )
     else:
-        parts.append(f"<div class='note'>{'measuring time and memory …' if waiting else 'time and memory were not measured'}</div>")
+        words = "measuring time and memory …" if waiting else "time and memory were not measured"
+        parts.append(f"<div class='note'>{words}</div>")
     if set(found) == set(SIDES):
         cosine = float(found["a"].vector @ found["b"].vector)
         parts.append(f"<div><span class='what'>sentence vectors agree, cosine</span> <b>{cosine:.4f}</b></div>")
@@ -217,10 +228,9 @@ def _introduction() -> str:
         f'<a href="{html.escape(state.join({"page": "inspect", **view}))}">{name}</a>' for name, view in TRY.items()
     )
     return (
-        "<p>A real sentence encoder reads your sentence twice, as <b>A</b> and as <b>B</b>. Change B and watch where its "
-        f"words look. <span class='small'>Try: {links}</span></p>"
+        "<p>A real sentence encoder reads your sentence twice, as <b>A</b> and as <b>B</b>. "
+        f"Change B and watch where its words look. <span class='small'>Try: {links}</span></p>"
     )
-
 
 
 def short(texts: Sequence[str], longest: int = 16) -> list[str]:

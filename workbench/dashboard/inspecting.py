@@ -150,7 +150,8 @@ def warm(device: str) -> Callable[[Cancelled], Iterator[Any]]:
         for attention in toggles.methods("attention"):
             for activation in toggles.methods("activation"):
                 if not encoder.why_not(attention=attention, activation=activation):
-                    encoder.encode("Ready.", attention=attention, activation=activation)
+                    with _one_thread():
+                        encoder.encode("Ready.", attention=attention, activation=activation)
                 yield Progress(0, 1)
 
     return steps
@@ -176,7 +177,9 @@ def _maps(encoder: pretrained.Encoder, text: str, side: str, configuration: Conf
     return replace(found, side=side)
 
 
-def _similarity(encoder: pretrained.Encoder, texts: tuple[str, ...], side: str, configuration: Configuration) -> Similarity:
+def _similarity(
+    encoder: pretrained.Encoder, texts: tuple[str, ...], side: str, configuration: Configuration
+) -> Similarity:
     key = ("similarity", texts, configuration.key)
     if (found := cache.get(key)) is None:
         with _one_thread():

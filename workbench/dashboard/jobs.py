@@ -290,14 +290,16 @@ class Cache:
 
 
 def sentence(error: BaseException) -> str:
-    """What a visitor is told about an exception: one sentence, and a way to go on. The rest goes to the server's log."""
+    """What a visitor is told about an exception: one sentence, and a way to go on. The rest goes to the log."""
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
     if isinstance(error, MemoryError) or _is_out_of_memory(error):
         return "The device ran out of memory: choose a shorter text or a smaller size. Nothing else was lost."
     if isinstance(error, (ValueError, KeyError)) or type(error).__name__ == "Unavailable":
         return text
     log.error("Told the visitor about an unexpected error", exc_info=error)
-    return f"This could not be computed ({type(error).__name__}: {text.splitlines()[0][:200] if text else 'no message'})."
+    return (
+        f"This could not be computed ({type(error).__name__}: {text.splitlines()[0][:200] if text else 'no message'})."
+    )
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

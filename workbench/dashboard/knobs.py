@@ -79,10 +79,18 @@ def stops(knob: Knob, value: Any = None, *, limit: float | None = None) -> list[
     low = knob.range.low
     high = knob.range.high if limit is None else max(low, min(knob.range.high, limit))
     if knob.kind == "float":
-        found = {low + (high - low) * index / 20 for index in range(21)} if not knob.range.log else set(_doubling(low, high))
+        found = (
+            {low + (high - low) * index / 20 for index in range(21)}
+            if not knob.range.log
+            else set(_doubling(low, high))
+        )
     elif knob.range.step:
         count = int((high - low) / knob.range.step)
-        found = {int(low + knob.range.step * index) for index in range(count + 1)} if count < FEW else set(_doubling(low, high))
+        found = (
+            {int(low + knob.range.step * index) for index in range(count + 1)}
+            if count < FEW
+            else set(_doubling(low, high))
+        )
     elif high - low < FEW and not knob.range.log:
         found = set(range(int(low), int(high) + 1))
     else:

@@ -33,7 +33,9 @@ class MeasureState(param.Parameterized):
     directions = param.ClassSelector(class_=tuple, default=("forward",))
     shape = param.Dict(default={})
     options = param.Dict(default={})
-    recorded = param.String(doc="Which recorded setting stands beside; empty: the one that is most like what is chosen.")
+    recorded = param.String(
+        doc="Which recorded setting stands beside; empty: the one that is most like what is chosen."
+    )
 
     def __init__(self, device: str) -> None:
         super().__init__()
@@ -42,12 +44,16 @@ class MeasureState(param.Parameterized):
 
     @property
     def request(self) -> Request:
-        return Request(**{name: value for name, value in self.param.values().items() if name not in ("name", "recorded")})
+        return Request(
+            **{name: value for name, value in self.param.values().items() if name not in ("name", "recorded")}
+        )
 
     def turn_to(self, family: str) -> None:
         """Another family, with what it starts from."""
         low, high = DEFAULT_SIZES.get(family, (8, 13))
-        self.param.update(family=family, chosen=self.start(family), low=low, high=high, shape={}, options={}, recorded="")
+        self.param.update(
+            family=family, chosen=self.start(family), low=low, high=high, shape={}, options={}, recorded=""
+        )
 
     def start(self, family: str) -> tuple[tuple[str, str], ...]:
         """The first choice: up to three methods, as they run fastest, and the first one's equations."""
@@ -65,7 +71,9 @@ class MeasureState(param.Parameterized):
         methods = measuring.families()[family]
         pairs = [f"{method.name}:{name}" for method in methods.values() for name in method.implementations]
         return [
-            Entry("run", tuple(map(":".join, self.start(family))), state.listed(state.choice(pairs)), state.with_commas),
+            Entry(
+                "run", tuple(map(":".join, self.start(family))), state.listed(state.choice(pairs)), state.with_commas
+            ),
             Entry("from", 2**low, _power, str),
             Entry("to", 2**high, _power, str),
             Entry("dtype", "float32", state.choice(DTYPES)),
@@ -142,7 +150,9 @@ class MeasureState(param.Parameterized):
         families = measuring.families()
         sizes = tuple(f"{2**power:,}" for power in range(LOWEST, HIGHEST + 1))
         unit = measuring.axis(self.family)
-        fields = [Field("what", "What", "choice", self.family, tuple(Option(each, _family_words(each)) for each in families))]
+        fields = [
+            Field("what", "What", "choice", self.family, tuple(Option(each, _family_words(each)) for each in families))
+        ]
         for method in families[self.family].values():
             options = tuple(Option(name, name.replace("_", " "), self.why_not(method.name, name))
                             for name in method.implementations)  # fmt: skip
@@ -187,8 +197,8 @@ class MeasurePage(Page):
         sheets.append(stack(text("<h2>Distance to this machine's limit</h2>"), self.roof, look="sheet"))
         self.sheets = stack(pair(*sheets[:2]), pair(*sheets[2:]))
         self.layout = stack(
-            text("<p>Choose what to compare, and run it here. Every result is checked against the reference before it is "
-                 "timed; lines are medians, bands hold 20 to 80 % of the repeats.</p>"),
+            text("<p>Choose what to compare, and run it here. Every result is checked against the reference before it "
+                 "is timed; lines are medians, bands hold 20 to 80 % of the repeats.</p>"),
             pair(
                 stack(self.form, look="sheet"),
                 stack(self.estimate, self.sheets, self.beside, self.problems),

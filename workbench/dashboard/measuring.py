@@ -106,7 +106,8 @@ class Estimate:
     def words(self) -> str:
         if self.refused:
             return self.refused
-        text = f"{self.rows} measurements, about {_duration(self.seconds)}, at most {in_words(self.most_bytes)} (estimate)."
+        most = in_words(self.most_bytes)
+        text = f"{self.rows} measurements, about {_duration(self.seconds)}, at most {most} (estimate)."
         if self.too_large:
             text += (
                 f" {self.too_large} more would need over {in_words(self.limit)}, the limit here, and will not run: "
@@ -123,7 +124,9 @@ def estimate(request: Request, device: str) -> Estimate:
         for name, implementation in request.chosen:
             method = catalog.method(name)
             for size in request.sizes:
-                example = method.example(size, device="meta", dtype=request.dtype, **_known(request.shape, method.shape_knobs))
+                example = method.example(
+                    size, device="meta", dtype=request.dtype, **_known(request.shape, method.shape_knobs)
+                )
                 arguments = {**example.options, **_known(request.options, method.knobs)}
                 sized = type(example)(example.inputs, arguments)
                 needed += [measure.estimate_bytes(method, implementation, sized, each) for each in request.directions]
@@ -134,9 +137,7 @@ def estimate(request: Request, device: str) -> Estimate:
     if not request.chosen or not request.directions:
         refused = "Choose at least one implementation and one direction."
     elif len(needed) > MOST_ROWS:
-        refused = (
-            f"{len(needed)} measurements are more than the {MOST_ROWS} of one run: choose fewer implementations or sizes."
-        )
+        refused = f"{len(needed)} measurements are more than the {MOST_ROWS} of one run: choose fewer of them."
     elif not fits:
         refused = (
             f"Even the smallest size needs {in_words(min(needed))} (estimate), and {in_words(limit)} are allowed: "

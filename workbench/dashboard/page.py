@@ -52,9 +52,7 @@ class Page:
 
 def text(html: str = "", **options: Any) -> pn.pane.HTML:
     """A piece of text. Whatever a visitor typed must be escaped by the caller."""
-    return pn.pane.HTML(
-        _wrapped(html), stylesheets=[STYLE], sizing_mode="stretch_width", margin=0, **options
-    )
+    return pn.pane.HTML(_wrapped(html), stylesheets=[STYLE], sizing_mode="stretch_width", margin=0, **options)
 
 
 def retext(pane: pn.pane.HTML, html: str) -> None:
@@ -67,7 +65,7 @@ def figure(plot: Any, **options: Any) -> pn.pane.Bokeh:
 
 
 def stack(*parts: Any, look: str = "page") -> pn.Column:
-    """Parts below each other. ``look``: "page", or "sheet" for a framed one, "sheet a" and "sheet b" for the two sides."""
+    """Parts below each other. ``look``: "page"; "sheet" for a framed one; "sheet a", "sheet b" for the two sides."""
     return pn.Column(*parts, css_classes=look.split(), stylesheets=[STYLE], sizing_mode="stretch_width", margin=0)
 
 

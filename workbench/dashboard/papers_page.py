@@ -59,12 +59,15 @@ class PapersPage(Page):
     def lines(self) -> str:
         if not self.state.slug:
             return "from workbench import catalog, claims\n\nlist(catalog.papers())\nclaims.table()"
-        return f"from workbench import catalog, claims\n\npaper = catalog.paper({self.state.slug!r})\nclaims.table(paper.slug)"
+        slug = self.state.slug
+        return f"from workbench import catalog, claims\n\npaper = catalog.paper({slug!r})\nclaims.table(paper.slug)"
 
 
 def gallery(papers: Iterable[Paper]) -> str:
     """Every paper of the catalog as a card, by chapter."""
-    parts = ["<h1>Papers</h1><p>Each is a readable reference, a fast version, a lesson, and its claims measured again.</p>"]
+    parts = [
+        "<h1>Papers</h1><p>Each is a readable reference, a fast version, a lesson, and its claims measured again.</p>"
+    ]
     for chapter, group in groupby(papers, key=lambda paper: paper.chapter):
         cards = "".join(
             f'<li><a href="{_link(page="papers", slug=paper.slug)}"><b>{escape(paper.title)}</b>'
@@ -85,7 +88,8 @@ def one(paper: Paper) -> str:
         f'<a href="{escape(paper.url)}" target="_blank" rel="noopener noreferrer">arXiv {escape(paper.arxiv)}</a></p>'
         f"<p>{escape(paper.idea)}</p>"
         f"<p class='small'>Lesson: <code>{escape(paper.notebook)}</code> (open it with <code>make lab</code>) · "
-        f"source: <code>{source}</code> · from Python: <code>from workbench.{paper.chapter} import {paper.slug}</code></p>"
+        f"source: <code>{source}</code> · from Python: "
+        f"<code>from workbench.{paper.chapter} import {paper.slug}</code></p>"
         f"<h2>Methods</h2>{''.join(_method(paper, method) for method in paper.methods)}"
         f"<h2>Claims, measured again</h2>{_claims(claims.table(paper.slug))}"
     )
@@ -96,12 +100,16 @@ def _method(paper: Paper, method: Method) -> str:
     if method.toggle in ("attention", "activation") and method.branches == 1:
         links.insert(0, _view("Inspect it as B", page="inspect", **{f"b.{method.toggle}": method.name}))
     rows = "".join(_knob(knob) for knob in method.knobs.values())
-    knobs = f"<div class='table'><table><tr><th>knob</th><th>default</th><th>allowed</th><th></th></tr>{rows}</table></div>"
+    knobs = (
+        f"<div class='table'><table><tr><th>knob</th><th>default</th><th>allowed</th><th></th></tr>{rows}</table></div>"
+    )
     return (
-        f"<article><h3>{escape(method.title)} <code>{escape(method.name)}</code></h3><p>{escape(method.idea)} {' · '.join(links)}</p>"
+        f"<article><h3>{escape(method.title)} <code>{escape(method.name)}</code></h3>"
+        f"<p>{escape(method.idea)} {' · '.join(links)}</p>"
         f"<ul>{''.join(f'<li>{_implementation(method, name)}</li>' for name in method.implementations)}</ul>"
         f"{knobs if rows else '<p class=small>It has no knobs.</p>'}"
-        f"<details><summary>Its equations as code: reference</summary><pre>{escape(_source(method.reference))}</pre></details></article>"
+        "<details><summary>Its equations as code: reference</summary>"
+        f"<pre>{escape(_source(method.reference))}</pre></details></article>"
     )
 
 
@@ -112,7 +120,11 @@ def _implementation(method: Method, name: str) -> str:
 
 def _knob(knob: Knob) -> str:
     cells = (knob.name, knob.default, knob.allowed, knob.help)
-    return f"<tr><td><code>{escape(str(cells[0]))}</code></td>" + "".join(f"<td>{escape(str(cell))}</td>" for cell in cells[1:]) + "</tr>"
+    return (
+        f"<tr><td><code>{escape(str(cells[0]))}</code></td>"
+        + "".join(f"<td>{escape(str(cell))}</td>" for cell in cells[1:])
+        + "</tr>"
+    )
 
 
 def _claims(table: pd.DataFrame) -> str:
@@ -125,7 +137,8 @@ def _claims(table: pd.DataFrame) -> str:
         rows.append(
             f"<tr><td>{escape(row.statement)} <small>{escape(row.caveat)}</small></td>"
             f"<td>{escape(row.reported)}<br><small>{escape(row.where)}</small></td>"
-            f"<td>{escape(row.measured)}<br><small>{escape(row.source)}</small></td><td class='{look}'>{escape(row.verdict)}</td></tr>"
+            f"<td>{escape(row.measured)}<br><small>{escape(row.source)}</small></td>"
+            f"<td class='{look}'>{escape(row.verdict)}</td></tr>"
         )
     return f"<div class='table'><table>{head}{''.join(rows)}</table></div>"
 

@@ -104,15 +104,15 @@ def decode(
     """
     from workbench.dashboard import state
 
-    entries = [
-        Entry(f"{side}.{toggle}", name, choice(methods(toggle))) for toggle, name in default.methods.items()
-    ]
+    entries = [Entry(f"{side}.{toggle}", name, choice(methods(toggle))) for toggle, name in default.methods.items()]
     values, wrong = state.decode(entries, parameters)
     found = default
     for toggle in default.methods:
         if values[f"{side}.{toggle}"] != found.methods[toggle]:
             found = found.choose(toggle, values[f"{side}.{toggle}"])
-    runs = Entry(f"{side}.implementation", found.implementation, choice(("auto", *found.method("attention").implementations)))
+    runs = Entry(
+        f"{side}.implementation", found.implementation, choice(("auto", *found.method("attention").implementations))
+    )
     values, more = state.decode([runs], parameters)
     found, wrong = found.run_as(values[runs.name]), wrong + more
     for toggle in found.methods:
