@@ -96,6 +96,8 @@ def test_what_the_text_says_about_the_recorded_measurements():
     times = rows.pivot(index="size", columns="implementation", values="median_ms")
     assert times["fast"][1024] < 1.5 * times["fast"][512], "the short end is the cost of a call"
     assert times["fast"][512] > times["softmax_attention"][512]
+    memory = rows.pivot(index="size", columns="implementation", values="peak_bytes")
+    assert memory["softmax_attention"][8192] > 100 * memory["fast"][8192]
     assert times["sdpa_cudnn"][16384] < times["fast"][16384] < times["sdpa_flash"][16384]
 
 
