@@ -7,10 +7,12 @@ import pytest
 
 TOKENS = (Path(__file__).parents[2] / "workbench/dashboard/static/tokens.css").read_text(encoding="utf-8")
 TEXT = [
-    ("ink", "ground"), ("ink", "surface"), ("ink", "sunk"), ("ink", "b-wash"), ("muted", "ground"),
-    ("muted", "surface"), ("muted", "sunk"), ("accent", "surface"), ("accent", "ground"), ("surface", "accent"), ("good", "surface"),
-    ("bad", "surface"), ("a-ink", "surface"), ("b-ink", "surface"), ("a-ink", "a-wash"), ("b-ink", "b-wash"),
-]  # fmt: skip
+    *(("ink", back) for back in ("ground", "surface", "sunk", "b-wash")),
+    *(("muted", back) for back in ("ground", "surface", "sunk")),
+    *(("accent", back) for back in ("ground", "surface")),
+    *((front, "surface") for front in ("good", "bad", "a-ink", "b-ink")),
+    *(("surface", "accent"), ("a-ink", "a-wash"), ("b-ink", "b-wash")),
+]
 
 
 def colours(theme):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,6 +19,7 @@ from workbench.dashboard.page import Page, figure, pair, retext, stack, text
 from workbench.dashboard.state import Entry
 
 DEFAULT_SIZES = {"attention": (6, 11)}  # of any other family (8, 13)
+DRAW_S = 1.0  # a running sweep is drawn at most so often
 GROUP = ("method", "implementation", "direction")
 Y = {"median_ms": "Time", "peak_bytes": "Memory", "tflops_per_s": "Throughput"}
 
@@ -187,6 +189,7 @@ class MeasurePage(Page):
         self.rows: list[dict] = []
         self.ceilings: measure.Ceilings | None = None
         self.asked: Request | None = None
+        self.drawn = 0.0
         self.form = Form(self.act, look="panel", legend="What to measure", folded=["Knobs"])
         self.estimate = text()
         self.beside = text()
@@ -266,7 +269,8 @@ class MeasurePage(Page):
             self.ceilings = part
         elif isinstance(part, dict):
             self.rows.append(part)
-            self._draw(last=False)
+            if time.monotonic() - self.drawn > DRAW_S:  # drawing takes time from what is being timed
+                self._draw(last=False)
 
     def _ended(self, job: Job) -> None:
         if job.state == "failed":
@@ -292,6 +296,7 @@ class MeasurePage(Page):
             self.roof.object = plots.roofline(table, self.ceilings, group=GROUP)
         retext(self.beside, f"<p class='small'>{_recorded_words(beside)}</p>")
         retext(self.problems, _problems(self.rows))
+        self.drawn = time.monotonic()
 
     # --- taking away ---
 

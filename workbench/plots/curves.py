@@ -69,26 +69,32 @@ def update_curves(
     elsewhere = {} if recorded is None else _lines(recorded, x, y, group)
     labels = dict.fromkeys([*live, *elsewhere])
     colors = colors_of(labels)
-    drawn = {line.data_source.name: line for line in made.select({"name": "lines"})}
-    for line in drawn.values():
-        line.data_source.data = {column: [] for column in line.data_source.data}
+    sources = {line.data_source.name: line.data_source for line in made.renderers}
+    wanted = {f"live: {label}" for label in live} | {f"recorded: {label}" for label in elsewhere}
+    for name, source in sources.items():
+        if name not in wanted and len(source.data["x"]):
+            source.data = {column: [] for column in source.data}
     items = []
     for index, label in enumerate(labels):
         shown = []
         for lines, name in ((live, f"live: {label}"), (elsewhere, f"recorded: {label}")):
             if label in lines:
-                source = drawn[name].data_source if name in drawn else ColumnDataSource(lines[label], name=name)
-                source.data = lines[label]
-                if name not in drawn:
+                source = sources[name] if name in sources else ColumnDataSource(lines[label], name=name)
+                if name not in sources:
                     _draw_line(made, source, colors[label], MARKERS[index % len(MARKERS)], hollow=lines is elsewhere)
+                elif not _equal(source.data, lines[label]):  # a page draws again whatever it is told, changed or not
+                    source.data = lines[label]
                 shown += [line for line in made.renderers if line.data_source is source]
-        items.append(LegendItem(label=label, renderers=shown))
-    made.legend[0].items = items
-    arrange(made.legend[0])
+        items.append((label, shown))
+    legend = made.legend[0]
+    if items != [(item.label.value, item.renderers) for item in legend.items]:
+        legend.items = [LegendItem(label=label, renderers=shown) for label, shown in items]
+        arrange(legend)
     places = sorted({place for lines in (live, elsewhere) for data in lines.values() for place in data["x"]})
-    if 0 < len(places) <= 8:
+    words = {place: f"{place:,.0f}" for place in places if place == int(place)}
+    if 0 < len(places) <= 8 and made.xaxis[0].major_label_overrides != words:
         made.xaxis[0].ticker = FixedTicker(ticks=places)
-        made.xaxis[0].major_label_overrides = {place: f"{place:,.0f}" for place in places if place == int(place)}
+        made.xaxis[0].major_label_overrides = words
 
 
 def roofline(frame: pd.DataFrame, ceilings: Ceilings | Mapping[str, float], *, group: str | Sequence[str]) -> figure:
@@ -210,6 +216,10 @@ def _band(part: pd.DataFrame, y: str, middle: np.ndarray) -> tuple[np.ndarray, n
         return middle, middle
     low, median, high = (part[name].to_numpy(dtype=float) for name in ("low_ms", "median_ms", "high_ms"))
     return (low, high) if y == "median_ms" else (middle * median / high, middle * median / low)
+
+
+def _equal(shown: Mapping[str, Sequence], wanted: Mapping[str, Sequence]) -> bool:
+    return all(np.array_equal(shown[column], wanted[column]) for column in ("x", "y", "low", "high"))
 
 
 def _draw_line(made: figure, source: ColumnDataSource, color: str, marker: str, *, hollow: bool) -> None:
