@@ -16,6 +16,7 @@ import panel as pn
 import param
 
 from workbench.controls import Knob
+from workbench.dashboard.page import at_once
 
 STATIC = Path(__file__).parent / "static"
 FEW = 33  # a whole-number knob with at most so many values stops at each of them
@@ -175,4 +176,4 @@ class Form(pn.custom.JSComponent):
             value = field.read(data.get("value"))
         except ValueError:
             return  # an answer to controls that have been replaced meanwhile
-        self._on_change(field.name, value)
+        at_once(lambda: self._on_change(field.name, value))

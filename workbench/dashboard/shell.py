@@ -11,6 +11,7 @@ import html
 import importlib
 import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from panel.theme.base import Design
 
 from workbench.dashboard import state
 from workbench.dashboard.jobs import Desk, Worker, sentence
-from workbench.dashboard.page import Page, stack, text
+from workbench.dashboard.page import Page, at_once, stack, text
 
 PAGES = {
     "inspect": ("Inspect", "workbench.dashboard.inspect_page:InspectPage"),
@@ -140,7 +141,7 @@ class Shell:
         """What shell.js sends. Unknown messages are ignored."""
         kind = data.get("kind")
         if kind == "go":
-            self.go(str(data.get("search", "")))
+            at_once(lambda: self.go(str(data.get("search", ""))))
         elif kind == "cancel":
             self.desk.cancel()
             self.tick()
@@ -164,7 +165,11 @@ class Shell:
 def open_session() -> None:
     """Build the dashboard for the visitor whose session is being made (``main.py`` calls this)."""
     document = pn.state.curdoc
-    shell = Shell(Desk(worker(), document.add_next_tick_callback), pn.state.location.search or "")
+
+    def schedule(callback: Callable[[], None]) -> None:
+        document.add_next_tick_callback(lambda: at_once(callback))
+
+    shell = Shell(Desk(worker(), schedule), pn.state.location.search or "")
     ticking = pn.state.add_periodic_callback(lambda: shell.desk.jobs and shell.tick(), period=200)
 
     def close(context: Any) -> None:
@@ -172,7 +177,7 @@ def open_session() -> None:
         shell.close()
 
     pn.state.on_session_destroyed(close)
-    pn.state.onload(shell.loaded)
+    pn.state.onload(lambda: at_once(shell.loaded))
     template = pn.Template((STATIC / "index.html").read_text(encoding="utf-8"), design=Design)
     template.add_panel("body", shell.body)
     template.add_panel("bridge", shell.bridge)
