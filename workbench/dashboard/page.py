@@ -51,25 +51,22 @@ class Page:
 
 
 def at_once(callback: Callable[[], None]) -> None:
-    """Run ``callback``; all that it changes goes to the browser as one message.
+    """Run ``callback``, and let Bokeh walk through the document once, afterwards, if it has to.
 
-    Bokeh walks through the whole document whenever a figure gains or loses a part, and a figure that gains a dozen lines
-    would hold up every visitor's clicks for seconds. Here it walks once, at the end, and only if there was such a change
-    (its own ``freeze`` always walks).
+    Bokeh does so whenever a figure gains or loses a part, and a figure that gains a dozen lines would hold up every
+    visitor's clicks for seconds. (Its own ``freeze`` walks even when nothing was gained.)
     """
     document = pn.state.curdoc
-    if document is None or document.callbacks.hold_value:
+    if document is None or "invalidate" in vars(document.models):
         return callback()
     models, changed = document.models, []
     models.invalidate = lambda: changed.append(True)  # hides the method of the class
-    document.hold("combine")
     try:
         callback()
     finally:
         del models.invalidate
         if changed:
             models.invalidate()
-        document.unhold()
 
 
 def text(html: str = "", **options: Any) -> pn.pane.HTML:
