@@ -6,7 +6,7 @@ import time
 import pytest
 
 from dashboard.visitor import Visitor
-from workbench.dashboard.jobs import Cache, Progress, Worker, sentence
+from workbench.dashboard.jobs import Cache, Mailbox, Progress, Worker, sentence
 
 
 @pytest.fixture
@@ -196,6 +196,18 @@ def test_place_in_the_queue(worker):
     gate.passes.release()
     desks[1][1].until(lambda: not worker.busy)
     assert all(job.over for job in jobs)
+
+
+def test_mailbox_keeps_the_order_and_waits_until_it_is_opened():
+    handed = []
+    mailbox = Mailbox(handed.append)
+    mailbox.put(1)
+    mailbox.put(2)
+    assert handed == []
+    mailbox.open()
+    mailbox.put(3)
+    mailbox.open()
+    assert handed == [1, 2, 3]
 
 
 def test_cache_is_bounded_and_keeps_what_was_used_last():

@@ -258,6 +258,31 @@ class Desk:
         self.jobs.clear()
 
 
+class Mailbox:
+    """Keeps callbacks back until ``open`` is called, and hands them on from then on, always in order.
+
+    A page that is still being loaded applies changes in any order: what came first could be what it shows in the end.
+    """
+
+    def __init__(self, hand_on: Callable[[Callable[[], None]], None]) -> None:
+        self._hand_on = hand_on
+        self._kept: list[Callable[[], None]] | None = []
+        self._lock = threading.Lock()
+
+    def put(self, callback: Callable[[], None]) -> None:
+        with self._lock:
+            if self._kept is None:
+                self._hand_on(callback)
+            else:
+                self._kept.append(callback)
+
+    def open(self) -> None:
+        with self._lock:
+            for callback in self._kept or ():
+                self._hand_on(callback)
+            self._kept = None
+
+
 class Cache:
     """Results by their full configuration, up to ``limit`` bytes; the one not asked for longest goes first."""
 

@@ -16,7 +16,6 @@ import panel as pn
 import param
 
 from workbench.controls import Knob
-from workbench.dashboard.page import at_once
 
 STATIC = Path(__file__).parent / "static"
 FEW = 33  # a whole-number knob with at most so many values stops at each of them
@@ -176,4 +175,4 @@ class Form(pn.custom.JSComponent):
             value = field.read(data.get("value"))
         except ValueError:
             return  # an answer to controls that have been replaced meanwhile
-        at_once(lambda: self._on_change(field.name, value))
+        self._on_change(field.name, value)

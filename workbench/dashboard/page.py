@@ -50,25 +50,6 @@ class Page:
         return ""
 
 
-def at_once(callback: Callable[[], None]) -> None:
-    """Run ``callback``, and let Bokeh walk through the document once, afterwards, if it has to.
-
-    Bokeh does so whenever a figure gains or loses a part, and a figure that gains a dozen lines would hold up every
-    visitor's clicks for seconds. (Its own ``freeze`` walks even when nothing was gained.)
-    """
-    document = pn.state.curdoc
-    if document is None or "invalidate" in vars(document.models):
-        return callback()
-    models, changed = document.models, []
-    models.invalidate = lambda: changed.append(True)  # hides the method of the class
-    try:
-        callback()
-    finally:
-        del models.invalidate
-        if changed:
-            models.invalidate()
-
-
 def text(html: str = "", **options: Any) -> pn.pane.HTML:
     """A piece of text. Whatever a visitor typed must be escaped by the caller."""
     return pn.pane.HTML(_wrapped(html), stylesheets=[STYLE], sizing_mode="stretch_width", margin=0, **options)

@@ -11,7 +11,6 @@ import html
 import importlib
 import logging
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +19,8 @@ import param
 from panel.theme.base import Design
 
 from workbench.dashboard import state
-from workbench.dashboard.jobs import Desk, Worker, sentence
-from workbench.dashboard.page import Page, at_once, stack, text
+from workbench.dashboard.jobs import Desk, Mailbox, Worker, sentence
+from workbench.dashboard.page import Page, stack, text
 
 PAGES = {
     "inspect": ("Inspect", "workbench.dashboard.inspect_page:InspectPage"),
@@ -141,7 +140,7 @@ class Shell:
         """What shell.js sends. Unknown messages are ignored."""
         kind = data.get("kind")
         if kind == "go":
-            at_once(lambda: self.go(str(data.get("search", ""))))
+            self.go(str(data.get("search", "")))
         elif kind == "cancel":
             self.desk.cancel()
             self.tick()
@@ -165,19 +164,21 @@ class Shell:
 def open_session() -> None:
     """Build the dashboard for the visitor whose session is being made (``main.py`` calls this)."""
     document = pn.state.curdoc
+    mailbox = Mailbox(document.add_next_tick_callback)
+    shell = Shell(Desk(worker(), mailbox.put), pn.state.location.search or "")
+    ticking = pn.state.add_periodic_callback(shell.tick, period=200, start=False)
 
-    def schedule(callback: Callable[[], None]) -> None:
-        document.add_next_tick_callback(lambda: at_once(callback))
-
-    shell = Shell(Desk(worker(), schedule), pn.state.location.search or "")
-    ticking = pn.state.add_periodic_callback(lambda: shell.desk.jobs and shell.tick(), period=200)
+    def loaded() -> None:
+        shell.loaded()
+        mailbox.open()
+        ticking.start()
 
     def close(context: Any) -> None:
         ticking.stop()
         shell.close()
 
+    pn.state.onload(loaded)
     pn.state.on_session_destroyed(close)
-    pn.state.onload(lambda: at_once(shell.loaded))
     template = pn.Template((STATIC / "index.html").read_text(encoding="utf-8"), design=Design)
     template.add_panel("body", shell.body)
     template.add_panel("bridge", shell.bridge)

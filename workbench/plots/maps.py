@@ -119,7 +119,10 @@ def update_head_overview(made: figure, weights: np.ndarray, *, selected: tuple[i
     source = heads_source(made)
     source.data = {"x": head + 0.5, "y": layer + 0.5, "layer": layer, "head": head}
     source.selected.indices = [selected[0] * heads + selected[1]]
-    made.x_range, made.y_range = Range1d(0, heads), Range1d(layers, 0)
+    if not isinstance(made.x_range, Range1d):
+        made.x_range, made.y_range = Range1d(0, heads), Range1d(layers, 0)
+    made.x_range.update(start=0, end=heads)
+    made.y_range.update(start=layers, end=0)
     for axis, count in ((made.xaxis[0], heads), (made.yaxis[0], layers)):
         _label(axis, [str(index) for index in range(count)])
 
