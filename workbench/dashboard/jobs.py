@@ -10,6 +10,7 @@ from __future__ import annotations
 import gc
 import itertools
 import logging
+import os
 import sys
 import threading
 from collections import OrderedDict, deque
@@ -128,6 +129,7 @@ class Worker:
     # --- the thread ---
 
     def _work(self) -> None:
+        _give_way()
         while True:
             with self._changed:
                 while (job := self._next()) is None:
@@ -325,6 +327,15 @@ def sentence(error: BaseException) -> str:
     return (
         f"This could not be computed ({type(error).__name__}: {text.splitlines()[0][:200] if text else 'no message'})."
     )
+
+
+def _give_way() -> None:
+    """Let the event loop go first where both want a core: clicks take a moment, and jobs have time.
+
+    The threads that PyTorch starts for this one inherit it; they spin while they wait, and would fill every core.
+    """
+    if sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
