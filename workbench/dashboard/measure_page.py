@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import html
+import threading
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -190,6 +191,7 @@ class MeasurePage(Page):
         self.rows: list[dict] = []
         self.ceilings: measure.Ceilings | None = None
         self.asked: Request | None = None
+        self.seen = threading.Event()
         self.drawn = 0.0
         self.recorded: Any = None
         self.lines_of: dict[str, tuple] = {}
@@ -249,7 +251,9 @@ class MeasurePage(Page):
         self.rows, self.asked = [], request
         self.say("")
         self._draw()
-        self.desk.run(self.slug, measuring.compute(request, shell.device()), self._arrived, self._ended, lane="long")
+        self.desk.run(
+            self.slug, measuring.compute(request, shell.device(), self.seen), self._arrived, self._ended, lane="long"
+        )
         self._chosen()
 
     def _chosen(self) -> None:
@@ -276,6 +280,7 @@ class MeasurePage(Page):
             first = len(self.asked.chosen) * len(self.asked.directions)
             if len(self.rows) >= first and time.monotonic() - self.drawn > DRAW_S:
                 self._draw(last=False)
+            self.desk.schedule(self.seen.set)  # behind what was scheduled to be drawn
 
     def _ended(self, job: Job) -> None:
         if job.state == "failed":
@@ -307,13 +312,14 @@ class MeasurePage(Page):
         recorded = [] if self.recorded is None else self.recorded.to_dict("records")
         several = len({row["direction"] for row in [*self.rows, *recorded]}) > 1
         group = [name for name in GROUP if several or name != "direction"]
-        names = (
-            list(dict.fromkeys(tuple(row[each] for each in group) for row in rows)) for rows in (self.rows, recorded)
-        )
-        return (measuring.axis(self.state.family), group, *names)
+
+        def names(rows: list[dict]) -> list[tuple]:
+            return list(dict.fromkeys(tuple(row[each] for each in group) for row in rows))
+
+        return (measuring.axis(self.state.family), group, names(self.rows), names(recorded))
 
     def _redraw(self, y: str) -> None:
-        """Bring one figure up to date. The first names the lines, and is higher by as much; the others look the same."""
+        """Bring one figure up to date. The first names the lines and is higher by as much; the others look the same."""
         if self.desk.closed:
             return
         lines, pane, table = self._lines(), self.figures[y], measure.frame(self.rows)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -146,8 +147,12 @@ def estimate(request: Request, device: str) -> Estimate:
     return Estimate(len(fits), len(needed) - len(fits), ROW_S * len(fits), max(fits, default=0), limit, refused)
 
 
-def compute(request: Request, device: str) -> Callable[[Cancelled], Iterator[Any]]:
-    """The job: yields rows (dictionaries) as they are measured, then the machine's ``Ceilings``."""
+def compute(request: Request, device: str, seen: threading.Event | None = None) -> Callable[[Cancelled], Iterator[Any]]:
+    """The job: yields the machine's ``Ceilings``, then rows (dictionaries) as they are measured.
+
+    ``seen`` is cleared before a row is handed out; the next one is measured when the caller has set it, or after two
+    seconds. So the drawing of one row does not disturb the timing of the next.
+    """
 
     def steps(cancelled: Cancelled) -> Iterator[Any]:
         total = len(request.chosen) * len(request.sizes) * len(request.directions)
@@ -169,8 +174,14 @@ def compute(request: Request, device: str) -> Callable[[Cancelled], Iterator[Any
         done = []
         for row in rows:
             done.append(row)
+            if seen is not None:
+                seen.clear()
             yield row
             yield Progress(len(done), total, f"{len(done)} of {total} measured")
+            for _ in range(50):
+                if seen is None or seen.wait(0.04):
+                    break
+                yield Progress(len(done), total, f"{len(done)} of {total} measured")
         cache.put(request.key, (tuple(done), ceilings), 1000 * len(done))
 
     return steps
