@@ -13,7 +13,7 @@ from workbench import plots
 from workbench.dashboard import inspecting, state, toggles
 from workbench.dashboard.inspecting import Figures, Maps, Similarity
 from workbench.dashboard.knobs import Field, Form, Option
-from workbench.dashboard.page import figure, pair, retext, stack, text
+from workbench.dashboard.page import figure, give, pair, retext, settled, stack, text
 from workbench.measure.memory import in_words
 from workbench.tasks.sentences import EXAMPLES
 
@@ -110,20 +110,22 @@ class InspectView:
         shared = max((float(each.max()) for each in weights.values()), default=1.0)
         for side, each in found.items():
             high = float(weights[side].max()) if self.chosen.scales == "own" else shared
-            if self.pictures[side].object is None:
-                self._draw(side, each, weights[side], high)
-            elif self._is_new("map", side, each.maps, chosen, high):
-                plots.update_attention_map(
-                    self.pictures[side].object, weights[side], each.tokens, each.tokens, high=high
-                )
-            self.pictures[side].object.title.text = f"{side.upper()} · layer {chosen[0]}, head {chosen[1]}"
+            title = f"{side.upper()} · layer {chosen[0]}, head {chosen[1]}"
+            if not self._is_new("map", side, each.maps, chosen, high):
+                continue
+            if not settled(self.pictures[side]):
+                self._draw(side, each, weights[side], high, title)
+            else:
+                shown = self.pictures[side].object
+                plots.update_attention_map(shown, weights[side], each.tokens, each.tokens, high=high)
+                shown.title.text = title
         both = set(found) == set(SIDES) and found["a"].tokens == found["b"].tokens
         retext(self.reading, biggest_change(weights, found["a"].tokens) if both else "")
         self.difference.visible = both and self.chosen.difference
         if self.difference.visible:
             matrices, tokens = (weights["a"], weights["b"]), found["a"].tokens
-            if self.difference[0].object is None:
-                self.difference[0].object = plots.difference_map(*matrices, tokens, tokens)
+            if not settled(self.difference[0]):
+                give(self.difference[0], plots.difference_map(*matrices, tokens, tokens))
             else:
                 plots.update_difference_map(self.difference[0].object, *matrices, tokens, tokens)
 
@@ -132,24 +134,26 @@ class InspectView:
         before, self.drawn[what, side] = self.drawn.get((what, side)), (array, settings)
         return before is None or before[0] is not array or before[1] != settings
 
-    def _draw(self, side: str, found: Maps, weights: np.ndarray, high: float) -> None:
-        """The map of one side for the first time, tied to that of the other: same zoom, same cross-hair."""
-        picture = plots.attention_map(weights, found.tokens, found.tokens, high=high)
+    def _draw(self, side: str, found: Maps, weights: np.ndarray, high: float, title: str) -> None:
+        """A new map for one side, tied to that of the other: same zoom, same cross-hair."""
+        picture = plots.attention_map(weights, found.tokens, found.tokens, high=high, title=title)
         picture.add_tools(CrosshairTool(overlay=list(self.cross)))
         other = self.pictures["b" if side == "a" else "a"].object
         if other is not None:
             picture.x_range, picture.y_range = other.x_range, other.y_range
-        self.pictures[side].object = picture
+        give(self.pictures[side], picture)
 
     def overviews(self, found: Mapping[str, Maps]) -> None:
         """All heads of both sides, small."""
         chosen = self.chosen.layer, self.chosen.head
         for side, each in found.items():
-            if self.heads[side].object is None:
+            if not self._is_new("heads", side, each.maps, chosen):
+                continue
+            if not settled(self.heads[side]):
                 overview = plots.head_overview(each.maps, selected=chosen)
                 plots.heads_source(overview).selected.on_change("indices", self._tapped)
-                self.heads[side].object = overview
-            elif self._is_new("heads", side, each.maps, chosen):
+                give(self.heads[side], overview)
+            else:
                 plots.update_head_overview(self.heads[side].object, each.maps, selected=chosen)
 
     def _tapped(self, attribute: str, old: list[int], new: list[int]) -> None:
@@ -158,9 +162,11 @@ class InspectView:
 
     def similarity(self, found: Mapping[str, Similarity]) -> None:
         for side, each in found.items():
-            if self.matrices[side].object is None:
-                self.matrices[side].object = plots.similarity(each.cosines, short(each.texts))
-            elif self._is_new("similarity", side, each.cosines, each.texts):
+            if not self._is_new("similarity", side, each.cosines, each.texts):
+                continue
+            if not settled(self.matrices[side]):
+                give(self.matrices[side], plots.similarity(each.cosines, short(each.texts)))
+            else:
                 plots.update_similarity(self.matrices[side].object, each.cosines, short(each.texts))
 
     def costs(self, figures: Figures | None, found: Mapping[str, Maps], waiting: bool) -> None:

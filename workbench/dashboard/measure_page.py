@@ -17,7 +17,7 @@ from workbench.dashboard import measuring, shell, state, toggles
 from workbench.dashboard.jobs import Job
 from workbench.dashboard.knobs import Field, Form, Option, field_of, value_of
 from workbench.dashboard.measuring import DIRECTIONS, DTYPES, HIGHEST, LOWEST, Request
-from workbench.dashboard.page import Page, figure, pair, retext, stack, text
+from workbench.dashboard.page import Page, figure, give, pair, retext, settled, stack, text
 from workbench.dashboard.state import Entry
 
 DEFAULT_SIZES = {"attention": (6, 11)}  # of any other family (8, 13)
@@ -301,8 +301,9 @@ class MeasurePage(Page):
                 # A new figure of many lines takes a fifth of a second: each in a turn of its own, clicks between them.
                 self.desk.schedule(functools.partial(self._redraw, y))
         if last and self.ceilings is not None and self.rows:
-            self.roof.object = plots.roofline(measure.frame(self.rows), self.ceilings, group=lines[1])
-            self.roof.object.legend[0].visible = False
+            roof = plots.roofline(measure.frame(self.rows), self.ceilings, group=lines[1])
+            roof.legend[0].visible = False
+            give(self.roof, roof)
         retext(self.beside, f"<p class='small'>{_recorded_words(beside)}</p>")
         retext(self.problems, _problems(self.rows))
         self.drawn = time.monotonic()
@@ -323,7 +324,7 @@ class MeasurePage(Page):
         if self.desk.closed:
             return
         lines, pane, table = self._lines(), self.figures[y], measure.frame(self.rows)
-        if self.lines_of.get(y) == lines:
+        if self.lines_of.get(y) == lines and settled(pane):
             plots.update_curves(pane.object, table, "size", y, group=lines[1], recorded=self.recorded)
             return
         here = measure.machine_line(measure.machine(shell.device()))
@@ -332,7 +333,8 @@ class MeasurePage(Page):
             made.height = 320 + 23 * len(made.legend[0].items)
         else:
             made.legend[0].visible = False
-        pane.object, self.lines_of[y] = made, lines
+        give(pane, made)
+        self.lines_of[y] = lines
 
     # --- taking away ---
 

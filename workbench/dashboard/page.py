@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+import weakref
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,11 @@ import panel as pn
 
 from workbench.dashboard.jobs import Desk
 
+SETTLED_S = 1.0
 STYLE = (Path(__file__).parent / "static" / "page.css").read_text(encoding="utf-8")
+
+
+_given: weakref.WeakKeyDictionary[pn.pane.Bokeh, float] = weakref.WeakKeyDictionary()
 
 
 class Page:
@@ -61,7 +67,19 @@ def retext(pane: pn.pane.HTML, html: str) -> None:
 
 
 def figure(plot: Any, **options: Any) -> pn.pane.Bokeh:
+    """A place for a figure; ``give`` puts another one there."""
     return pn.pane.Bokeh(plot, sizing_mode="stretch_width", margin=0, **options)
+
+
+def give(pane: pn.pane.Bokeh, plot: Any) -> None:
+    pane.object = plot
+    _given[pane] = time.monotonic()
+
+
+def settled(pane: pn.pane.Bokeh) -> bool:
+    """Whether the figure in its place may be changed. One that was given just now may still be on its way, behind what
+    is said about its parts, and the browser would not know what is talked of: give another one instead."""
+    return pane.object is not None and time.monotonic() - _given.get(pane, 0.0) > SETTLED_S
 
 
 def stack(*parts: Any, look: str = "page") -> pn.Column:
