@@ -23,6 +23,8 @@ FLASH = Configuration({"attention": "flash_attention_2", "activation": "gelu"})
 @pytest.fixture
 def page(monkeypatch):
     monkeypatch.setattr(inspecting, "cache", Cache(limit=2**26))
+    monkeypatch.setattr(inspecting, "BUDGET_S", 0.01)
+    monkeypatch.setattr(inspecting, "SETTLE", 0)
     visitor = Visitor(Worker())
     told = []
     made = InspectPage(visitor.desk, lambda: None, told.append)
