@@ -335,7 +335,7 @@ def _give_way() -> None:
     The threads that PyTorch starts for this one inherit it; they spin while they wait, and would fill every core.
     """
     if sys.platform == "linux":
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 4)
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

@@ -202,8 +202,8 @@ class MeasurePage(Page):
         self.figures = {y: figure(None, min_height=340) for y in Y}
         self.roof = figure(None, min_height=340)
         duration, memory, rate = (stack(text(f"<h2>{Y[y]}</h2>"), self.figures[y], look="sheet") for y in Y)
-        limit = stack(text("<h2>Distance to this machine's limit</h2>"), self.roof, look="sheet")
-        self.sheets = stack(duration, pair(memory, rate), limit)
+        self.limit = stack(text("<h2>Distance to this machine's limit</h2>"), self.roof, look="sheet")
+        self.sheets = stack(duration, pair(memory, rate), self.limit)
         self.layout = stack(
             text("<p>Choose what to compare, and run it here. Every result is checked against the reference before it "
                  "is timed; lines are medians, bands hold 20 to 80 % of the repeats.</p>"),
@@ -300,7 +300,8 @@ class MeasurePage(Page):
             else:
                 # A new figure of many lines takes a fifth of a second: each in a turn of its own, clicks between them.
                 self.desk.schedule(functools.partial(self._redraw, y))
-        if last and self.ceilings is not None and self.rows:
+        self.limit.visible = self.ceilings is not None and bool(self.rows)
+        if last and self.limit.visible:
             roof = plots.roofline(measure.frame(self.rows), self.ceilings, group=lines[1])
             roof.legend[0].visible = False
             give(self.roof, roof)
