@@ -74,7 +74,7 @@ class Method:
     title       for people; ``idea`` is one line
     toggle      which of the workbench's toggles it belongs to, or None
     reference   the equations; any device, any dtype, differentiable by autograd
-    fast        the same function made to pay off; raises ``Unavailable`` nowhere: ``why_not_fast`` is asked first
+    fast        the same function made to pay off; it is called only where ``why_not_fast`` names no reason
     why_not_fast(*inputs, **options) -> sentences; empty: ``fast`` runs
     baselines   what a user would otherwise take, by name, strongest last
     example(size, *, device, dtype, seed, <shape knobs>) -> Example

@@ -222,3 +222,24 @@ def test_mixed_dtypes_are_refused():
         flash_attention_2(half, half.float(), half)
     with pytest.raises(ValueError, match="One floating-point dtype"):
         flash_attention_2(half.long(), half.long(), half.long())
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"is_causal": True}, {"window_left": 3}, {"window_left": 2, "window_right": 1}]
+)
+@pytest.mark.parametrize("keys", [1, 2, 15, 16, 17, 300])
+@pytest.mark.parametrize("queries", [1, 20, 300])
+def test_a_query_of_nan_is_not_answered_with_numbers(queries, keys, options):
+    query, key, value = normal(1, 1, queries, 8), normal(1, 1, keys, 8), normal(1, 1, keys, 8)
+    query[:, :, -1] = torch.nan
+    expected = flash_attention_2(query, key, value, implementation="reference", **options)
+    output = flash_attention_2(query, key, value, implementation="fast", **options)
+    assert output[:, :, -1].isnan().all()
+    torch.testing.assert_close(output, expected, rtol=0, atol=1e-12, equal_nan=True)
+
+
+def test_windows_compile_on_a_cpu():
+    query = normal(1, 2, 40, 8)
+    compiled = torch.compile(flash_attention_2, fullgraph=True, backend="aot_eager")
+    expected = flash_attention_2(query, query, query, window_left=5, is_causal=True)
+    torch.testing.assert_close(compiled(query, query, query, window_left=5, is_causal=True), expected)

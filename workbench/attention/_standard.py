@@ -10,6 +10,7 @@ from workbench.attention._inputs import Causal, KeyOrValue, Output, Query, Windo
 from workbench.paper import Baseline
 
 ROWS_AT_A_TIME = 256
+FEWEST_KEYS = 16  # with fewer, PyTorch's CPU kernel drops a NaN from the maximum and answers it with zeros
 
 
 def direct(
@@ -143,19 +144,22 @@ def why_not_flex(query: Tensor, key: Tensor, value: Tensor, **options: object) -
 def fused_cpu(query: Tensor, key: Tensor, value: Tensor, *, scale: float, **visible: bool | int | None) -> Tensor:
     """PyTorch's own CPU kernel is FlashAttention-2 already. It knows no window and aligns causal masks top-left, so
     those cases go row block by row block, each with the keys that it can see at all."""
+    if key.shape[-2] < FEWEST_KEYS:
+        return direct(query, key, value, scale=scale, **visible)
     attend = torch.nn.functional.scaled_dot_product_attention
     grouped = {"scale": scale, "enable_gqa": query.shape[1] != key.shape[1]}
     queries, keys = query.shape[-2], key.shape[-2]
-    unlimited = visible["window_left"] is None and (visible["is_causal"] or visible["window_right"] is None)
-    if unlimited and (queries == keys or not visible["is_causal"]):
+    left, right = visible["window_left"], 0 if visible["is_causal"] else visible["window_right"]
+    if left is None and (right is None or (visible["is_causal"] and queries == keys)):
         return attend(query, key, value, is_causal=visible["is_causal"], **grouped)
 
     outputs = []
     for start in range(0, queries, ROWS_AT_A_TIME):
         rows = slice(start, min(start + ROWS_AT_A_TIME, queries))
         mask = allowed(queries, keys, **visible, rows=rows, device=query.device)
-        seen = mask.any(0).nonzero()
-        columns = slice(int(seen[0]), int(seen[-1]) + 1) if len(seen) else slice(0, 1)
+        first = 0 if left is None else rows.start + keys - queries - left
+        last = keys if right is None else rows.stop + keys - queries + right
+        columns = slice(max(0, min(first, keys - FEWEST_KEYS)), min(keys, max(last, FEWEST_KEYS)))
         output = attend(query[..., rows, :], key[..., columns, :], value[..., columns, :], mask[:, columns], **grouped)
         outputs.append(output.masked_fill(~mask.any(1)[:, None], 0.0))
     return torch.cat(outputs, dim=-2)
