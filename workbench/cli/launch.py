@@ -17,6 +17,10 @@ NOTEBOOKS = PACKAGE.parent / "notebooks"
 # the one that is waited for gets no turn, and a call of 1 ms takes 40; threads that sleep lose some microseconds.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+# A notebook's kernel starts in the notebook's folder, where a relative path would no longer lead to the packages.
+if relative := os.environ.get("PYTHONPATH"):
+    os.environ["PYTHONPATH"] = os.pathsep.join(map(os.path.abspath, relative.split(os.pathsep)))
+
 
 def serve(port: int, show: bool) -> int:
     """The dashboard, until it is interrupted."""
