@@ -18,15 +18,6 @@ EXAMPLES: tuple[str, ...] = (
 """Short sentences, each with something to see: what "it" refers to, one word with two senses, a repetition. The first
 two differ in one word; the fourth to sixth are two that mean the same and one that does not."""
 
-PAIRS: tuple[tuple[str, str], ...] = (
-    ("A man is eating food.", "Someone eats a meal."),
-    ("A man is eating food.", "The stock market fell."),
-    (EXAMPLES[0], EXAMPLES[1]),
-    ("The dog bit the man.", "The man bit the dog."),
-    ("I like this film.", "I do not like this film."),
-)
-"""Pairs whose similarity is worth a guess first. Word order and negation change less than one would hope."""
-
 
 def check_text(text: Any) -> str:
     """``text`` without the white space around it.
