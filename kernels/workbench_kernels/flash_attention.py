@@ -386,7 +386,8 @@ if triton is not None:
                 accumulator, normaliser, maximum, query_tile, key, value, batch, head // group, full, last, start_m,
                 scale, queries, keys, left, right, BLOCK_M, BLOCK_N, BLOCK_D, LEFT, RIGHT, True, PRECISION,
             )  # fmt: skip
-            blind = maximum <= -1.0e29 * scale
+            # A GPU's maximum passes over NaN, the normaliser does not: a row of NaN is not blind.
+            blind = (maximum <= -1.0e29 * scale) & (normaliser == normaliser)
             normaliser = tl.where(blind, 1.0, normaliser)
             accumulator = tl.where(blind[:, None], 0.0, accumulator)
             maximum = tl.where(blind, -float("inf"), maximum)

@@ -15,7 +15,7 @@ try:
 except ImportError:  # `tiles.why_not` says so
     triton = None
 
-FORWARD_TILE, FORWARD_WARPS = 1024, 4  # numbers of the output a program computes
+FORWARD_TILE, FORWARD_WARPS = 2048, 8  # numbers of the output a program computes
 BACKWARD_TILE, BACKWARD_WARPS = 512, 4
 
 
@@ -165,7 +165,7 @@ if triton is not None:
 
     @triton.jit
     def _load(pointer, mask):
-        return tl.load(pointer, mask=mask, other=0.0, eviction_policy="evict_first").to(tl.float32)
+        return tl.load(pointer, mask=mask, other=0.0).to(tl.float32)
 
     @triton.jit
     def _forward_kernel(

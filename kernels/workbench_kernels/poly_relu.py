@@ -16,7 +16,7 @@ try:
 except ImportError:  # `tiles.why_not` says so
     triton = None
 
-FORWARD_BLOCK, FORWARD_WARPS = 2048, 4
+FORWARD_BLOCK, FORWARD_WARPS = 1024, 4
 BACKWARD_BLOCK, BACKWARD_WARPS = 4096, 8
 
 
@@ -137,7 +137,7 @@ if triton is not None:
     def _forward_kernel(x, weight, bias, y, numbers, ORDER: tl.constexpr, BLOCK: tl.constexpr):
         place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
         mask = place < numbers
-        value = tl.load(x + place, mask=mask, other=0.0, eviction_policy="evict_first").to(tl.float32)
+        value = tl.load(x + place, mask=mask, other=0.0).to(tl.float32)
         q = tl.where(value < 0, 0.0, value)  # a NaN stays; tl.maximum would drop it
         result = tl.load(weight + ORDER - 1).to(tl.float32) * q
         for p in tl.static_range(ORDER - 1, 0, -1):
@@ -148,8 +148,8 @@ if triton is not None:
     def _backward_kernel(x, grad, weight, grad_x, partials, numbers, ORDER: tl.constexpr, BLOCK: tl.constexpr):
         place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
         mask = place < numbers
-        value = tl.load(x + place, mask=mask, other=0.0, eviction_policy="evict_first").to(tl.float32)
-        g = tl.load(grad + place, mask=mask, other=0.0, eviction_policy="evict_first").to(tl.float32)
+        value = tl.load(x + place, mask=mask, other=0.0).to(tl.float32)
+        g = tl.load(grad + place, mask=mask, other=0.0).to(tl.float32)
         q = tl.where(value < 0, 0.0, value)
         slope = tl.zeros_like(q) + ORDER * tl.load(weight + ORDER - 1).to(tl.float32)
         for p in tl.static_range(ORDER - 1, 0, -1):
