@@ -34,8 +34,6 @@ backward pass x and r numbers a row are all that has to be kept.
 """
 
 import functools
-import os
-import shutil
 from collections.abc import Callable, Iterator
 from typing import Annotated, Literal
 
@@ -45,6 +43,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from workbench.controls import Range
+from workbench.feedforward._compiled import compiled
 from workbench.feedforward._polycom_theory import (
     effective_rank,
     identity_errors,
@@ -258,39 +257,6 @@ def why_not_fast(x: Tensor, *inputs: Tensor, **options: object) -> list[str]:
 
 
 # --- what it is held against -----------------------------------------------------------------------------------------
-
-
-def _why_not_compiled(x: Tensor, *inputs: Tensor, **options: object) -> list[str]:
-    if x.is_cuda:
-        from workbench_kernels.tiles import why_not
-
-        return why_not()
-    if not x.is_cpu:
-        return [f"torch.compile is measured on CPU and CUDA, not on {x.device.type}."]
-    compilers = [os.environ.get("CXX", "g++"), "clang++", "cl"]
-    if not any(map(shutil.which, compilers)):
-        return [f"torch.compile needs a C++ compiler on a CPU, and none of {', '.join(compilers)} is here."]
-    return []
-
-
-def _compiled(function: Callable[..., Tensor]) -> Baseline:
-    """``torch.compile`` of the equations, anew for every shape: a sweep must not time a graph for unknown sizes."""
-
-    @functools.cache
-    def compiled_for(
-        shape: torch.Size, dtype: torch.dtype, device: torch.device, needs_grad: bool
-    ) -> Callable[..., Tensor]:
-        def call(*inputs: Tensor, **options: object) -> Tensor:
-            return function(*inputs, **options)
-
-        # PyTorch stops compiling a function after 8 shapes; a code object of its own gives each shape its own count.
-        call.__code__ = call.__code__.replace()
-        return torch.compile(call, fullgraph=True, dynamic=False)
-
-    def run(x: Tensor, *inputs: Tensor, **options: object) -> Tensor:
-        return compiled_for(x.shape, x.dtype, x.device, x.requires_grad)(x, *inputs, **options)
-
-    return Baseline(run, _why_not_compiled)
 
 
 def _checkpointed(function: Callable[..., Tensor]) -> Baseline:
@@ -529,7 +495,7 @@ def _activation(
         toggle="activation",
         reference=reference,
         tolerance={"float64": 1e-12, "float32": 1e-5},
-        baselines={**baselines, "torch_compile": _compiled(reference)},
+        baselines={**baselines, "torch_compile": compiled(reference)},
         **settings,
     )
 
