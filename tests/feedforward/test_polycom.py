@@ -10,6 +10,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from workbench.feedforward import polycom
+from workbench.feedforward._compiled import compiled as baseline_of
 from workbench.feedforward.polycom import (
     FeedForward,
     equal_parameter_hidden,
@@ -328,7 +329,7 @@ def test_fit_takes_columns_that_coincide():
 def test_the_compiled_baseline_does_not_give_up(monkeypatch):
     """PyTorch stops compiling a function after 8 shapes and would then time plain PyTorch, without a word."""
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))  # no C++ compiler needed
-    compiled = polycom.compiled(relu_squared.reference).function
+    compiled = baseline_of(relu_squared.reference).function
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
     with torch._dynamo.config.patch(recompile_limit=2):

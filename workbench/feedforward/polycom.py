@@ -35,15 +35,24 @@ backward pass x and r numbers a row are all that has to be kept.
 
 import functools
 from collections.abc import Callable, Iterator
-from typing import Annotated, Literal
+from typing import Annotated
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from workbench.controls import Range
-from workbench.feedforward._compiled import compiled
+from workbench.feedforward._polycom_comparison import geglu, gelu, reglu, relu, relu_squared, swiglu
+from workbench.feedforward._polycom_inputs import (
+    Hidden,
+    Rows,
+    activation,
+    check_rows,
+    cost,
+    normal,
+    why_not_fast,
+    workspace,
+)
 from workbench.feedforward._polycom_theory import (
     effective_rank,
     identity_errors,
@@ -54,7 +63,7 @@ from workbench.feedforward._polycom_theory import (
     sawtooth_square,
     spline_error,
 )
-from workbench.paper import Baseline, Claim, Cost, Example, Method, Paper, Recording
+from workbench.paper import Claim, Cost, Example, Method, Paper, Recording
 
 __all__ = [
     "PAPER",
@@ -85,12 +94,9 @@ __all__ = [
     "type_two",
 ]
 
-Rows = Float[Tensor, "*rows hidden"]
-GatedRows = Float[Tensor, "*rows two_hidden"]
 Weight = Float[Tensor, " order"]
 Bias = Float[Tensor, "1"]
 Epsilon = Annotated[float, Range(0.0, 0.01), "Added to the mean of the squared power; small rows fade below its root."]
-Approximate = Annotated[Literal["none", "tanh"], "The exact error function, or its tanh approximation."]
 
 MAX_ORDER = 4
 
@@ -145,47 +151,6 @@ def poly_norm_reference(x: Rows, weight: Weight, bias: Bias, *, eps: Epsilon = 1
     return type_two(x, lambda power: normalise(power, eps), weight, bias)
 
 
-# --- the comparison set ----------------------------------------------------------------------------------------------
-
-
-def relu_reference(x: Rows) -> Rows:
-    """ReLU, max(x, 0); its derivative at 0 is 0."""
-    _check_rows("relu", x)
-    return torch.relu(x)
-
-
-def gelu_reference(x: Rows, *, approximate: Approximate = "none") -> Rows:
-    """GELU, x Phi(x) with the normal distribution function Phi; ``"tanh"`` is the approximation older code uses."""
-    _check_rows("gelu", x)
-    if approximate == "tanh":
-        return 0.5 * x * (1 + torch.tanh((2 / torch.pi) ** 0.5 * (x + 0.044715 * x**3)))
-    return x * 0.5 * (1 + torch.erf(x / 2**0.5))
-
-
-def relu_squared_reference(x: Rows) -> Rows:
-    """ReLU squared, max(x, 0)^2 (Primer)."""
-    _check_rows("relu_squared", x)
-    return torch.relu(x).square()
-
-
-def swiglu_reference(x: GatedRows) -> Rows:
-    """SwiGLU: g sigmoid(g) * u, where (g, u) are the halves of x (..., 2 hidden), gate first. Returns (..., hidden)."""
-    gate, value = _halves("swiglu", x)
-    return gate * torch.sigmoid(gate) * value
-
-
-def geglu_reference(x: GatedRows) -> Rows:
-    """GEGLU: GELU(g) * u, halves as in ``swiglu``."""
-    gate, value = _halves("geglu", x)
-    return gate * 0.5 * (1 + torch.erf(gate / 2**0.5)) * value
-
-
-def reglu_reference(x: GatedRows) -> Rows:
-    """ReGLU: max(g, 0) * u, halves as in ``swiglu``."""
-    gate, value = _halves("reglu", x)
-    return torch.relu(gate) * value
-
-
 # --- fast: one read, one write, float32 arithmetic inside ------------------------------------------------------------
 
 
@@ -207,65 +172,6 @@ def poly_relu_fast(x: Rows, weight: Weight, bias: Bias) -> Rows:
     from workbench_kernels.poly_relu import poly_relu
 
     return poly_relu(x, weight, bias)
-
-
-def gelu_fast(x: Rows, *, approximate: Approximate = "none") -> Rows:
-    """PyTorch's own GELU: one kernel forward, one backward, nothing to gain."""
-    _check_rows("gelu", x)
-    return nn.functional.gelu(x, approximate=approximate)
-
-
-def relu_squared_fast(x: Rows) -> Rows:
-    """ReLU squared in one pass over x; PyTorch takes two."""
-    _check_rows("relu_squared", x)
-    from workbench_kernels.pointwise import relu_squared
-
-    return relu_squared(x)
-
-
-def swiglu_fast(x: GatedRows) -> Rows:
-    """SwiGLU in one pass over x; the backward pass keeps x alone. Arguments as ``reference``."""
-    return _gated_fast("swiglu", x)
-
-
-def geglu_fast(x: GatedRows) -> Rows:
-    """GEGLU in one pass over x; the backward pass keeps x alone. Arguments as ``reference``."""
-    return _gated_fast("geglu", x)
-
-
-def reglu_fast(x: GatedRows) -> Rows:
-    """ReGLU in one pass over x; the backward pass keeps x alone. Arguments as ``reference``."""
-    return _gated_fast("reglu", x)
-
-
-def _gated_fast(name: str, x: Tensor) -> Tensor:
-    _halves(name, x)
-    from workbench_kernels.gated import gated
-
-    return gated(x, {"swiglu": "silu", "geglu": "gelu", "reglu": "relu"}[name])
-
-
-def why_not_fast(x: Tensor, *inputs: Tensor, **options: object) -> list[str]:
-    """Why the fused kernels cannot run on these inputs, in sentences."""
-    if x.is_cpu or x.is_meta:
-        return []
-    if not x.is_cuda:
-        return [f"There is a kernel for CUDA and a path for CPU, not for {x.device.type}."]
-    from workbench_kernels.tiles import why_not
-
-    return why_not(x.dtype)
-
-
-# --- what it is held against -----------------------------------------------------------------------------------------
-
-
-def _checkpointed(function: Callable[..., Tensor]) -> Baseline:
-    """What the official code does against the memory of its eager formula: keep x, and compute everything again."""
-
-    def run(*inputs: Tensor, **options: object) -> Tensor:
-        return checkpoint(function, *inputs, use_reentrant=False, **options)
-
-    return Baseline(run)
 
 
 # --- layers: they hold weights, nothing else -------------------------------------------------------------------------
@@ -389,13 +295,7 @@ def saved_bytes(function: Callable[..., Tensor], *inputs: Tensor, **options: obj
 
 # --- inputs and cost -------------------------------------------------------------------------------------------------
 
-Hidden = Annotated[int, Range(2, 65536, log=True), "Width of the feed-forward block's inside."]
 Order = Annotated[int, Range(1, MAX_ORDER), "Degree of the polynomial; 3 in the paper."]
-
-
-def _normal(shape: tuple[int, ...], device: str, dtype: str, seed: int) -> Tensor:
-    generator = None if device == "meta" else torch.Generator(device).manual_seed(seed)
-    return torch.randn(shape, generator=generator, device=device, dtype=getattr(torch, dtype))
 
 
 def polynomial_example(
@@ -403,22 +303,8 @@ def polynomial_example(
 ) -> Example:
     """Standard-normal rows (rows, hidden); coefficients 1/order and no bias, as at the start of training."""
     placed = {"device": device, "dtype": getattr(torch, dtype)}
-    x = _normal((rows, hidden), device, dtype, seed)
+    x = normal((rows, hidden), device, dtype, seed)
     return Example({"x": x, "weight": torch.full((order,), 1 / order, **placed), "bias": torch.zeros(1, **placed)})
-
-
-def plain_example(
-    rows: int, *, device: str = "cpu", dtype: str = "float32", seed: int = 0, hidden: Hidden = 1024
-) -> Example:
-    """Standard-normal rows (rows, hidden)."""
-    return Example({"x": _normal((rows, hidden), device, dtype, seed)})
-
-
-def gated_example(
-    rows: int, *, device: str = "cpu", dtype: str = "float32", seed: int = 0, hidden: Hidden = 1024
-) -> Example:
-    """Standard-normal rows (rows, 2 hidden): gate, then value."""
-    return Example({"x": _normal((rows, 2 * hidden), device, dtype, seed)})
 
 
 def poly_norm_cost(x: Tensor, weight: Tensor, bias: Tensor, **options: object) -> Cost:
@@ -428,154 +314,19 @@ def poly_norm_cost(x: Tensor, weight: Tensor, bias: Tensor, **options: object) -
     """
     order = len(weight)
     forward, backward = 5 * order - 2 + (order == 1), 7 * order - 1
-    return _cost(forward, backward, x, x, weight.nbytes + bias.nbytes)
+    return cost(forward, backward, x, x, weight.nbytes + bias.nbytes)
 
 
 def poly_relu_cost(x: Tensor, weight: Tensor, bias: Tensor) -> Cost:
     """2 r + 1 operations a number forward (Horner, the maximum); backward 2 r + 1 for x, 3 r for the coefficients."""
     order = len(weight)
-    return _cost(2 * order + 1, 5 * order + 1, x, x, weight.nbytes + bias.nbytes)
-
-
-def _cost(forward: int, backward: int, x: Tensor, output: Tensor, coefficients: int = 0) -> Cost:
-    """Operations are given for one number of the output. Forward reads x and writes the output; backward reads x and
-    the gradient of the output and writes the gradient of x. Coefficients are read, and their gradients written."""
-    numbers = output.numel()
-    moved = x.nbytes + output.nbytes + coefficients
-    return Cost(forward * numbers, moved, backward * numbers, moved + x.nbytes + coefficients)
-
-
-def _plain_cost(forward: int, backward: int) -> Callable[..., Cost]:
-    """Operations for one number; an exponential, an error function or a division counts as one."""
-    return lambda x, **options: _cost(forward, backward, x, x)
-
-
-def _gated_cost(forward: int, backward: int) -> Callable[..., Cost]:
-    """As ``_plain_cost``, for one number of the output, which is half as wide as x."""
-    return lambda x, **options: _cost(forward, backward, x, x[..., : x.shape[-1] // 2])
-
-
-def _workspace(reference: int, pieces: int = 0) -> Callable[..., int]:
-    """Bytes beside input and output at the peak of a forward call that needs no gradients, an upper bound.
-
-    The equations hold ``reference`` tensors like x, and so does whatever is not ``fast``. Fast holds the scales of the
-    rows and, on a CPU, ``pieces`` pieces of 2^16 numbers a core.
-    """
-
-    def workspace(implementation: str, x: Tensor, *inputs: Tensor, **options: object) -> int:
-        if implementation != "fast":
-            return reference * x.nbytes
-        size = 8 if x.dtype == torch.float64 else 4
-        on_cpu = pieces * size * min(x.numel(), 2**16 * torch.get_num_threads()) if x.is_cpu else 0
-        return on_cpu + size * sum(len(each) for each in inputs) * x[..., 0].numel()
-
-    return workspace
+    return cost(2 * order + 1, 5 * order + 1, x, x, weight.nbytes + bias.nbytes)
 
 
 # --- the methods -----------------------------------------------------------------------------------------------------
 
 
-def _activation(
-    name: str,
-    title: str,
-    idea: str,
-    *,
-    reference: Callable[..., Tensor],
-    eager: Callable[..., Tensor] | None = None,
-    **settings: object,
-) -> Method:
-    """What the methods of this module share. ``eager`` is PyTorch's own one or two calls, where there are some."""
-    baselines = {"eager": Baseline(eager)} if eager else {}
-    if "layer" in settings:
-        baselines["checkpointed"] = _checkpointed(reference)
-    return Method(
-        name=name,
-        title=title,
-        idea=idea,
-        toggle="activation",
-        reference=reference,
-        tolerance={"float64": 1e-12, "float32": 1e-5},
-        baselines={**baselines, "torch_compile": compiled(reference)},
-        **settings,
-    )
-
-
-relu = _activation(
-    "relu",
-    "ReLU",
-    "Negative numbers become zero.",
-    reference=relu_reference,
-    fast=relu_reference,
-    example=plain_example,
-    cost=_plain_cost(1, 1),
-    workspace=_workspace(reference=0),
-)
-
-gelu = _activation(
-    "gelu",
-    "GELU",
-    "Every number is weighted by the probability that a normal one is smaller.",
-    reference=gelu_reference,
-    fast=gelu_fast,
-    example=plain_example,
-    cost=_plain_cost(5, 11),
-    workspace=_workspace(reference=2),
-)
-
-relu_squared = _activation(
-    "relu_squared",
-    "ReLU²",
-    "ReLU, squared: zero stays zero, large numbers grow faster.",
-    reference=relu_squared_reference,
-    fast=relu_squared_fast,
-    why_not_fast=why_not_fast,
-    example=plain_example,
-    cost=_plain_cost(2, 3),
-    workspace=_workspace(reference=1),
-)
-
-swiglu = _activation(
-    "swiglu",
-    "SwiGLU",
-    "Half of the up-projection, through SiLU, gates the other half.",
-    reference=swiglu_reference,
-    eager=lambda x: nn.functional.silu(_halves("swiglu", x)[0]) * _halves("swiglu", x)[1],
-    fast=swiglu_fast,
-    why_not_fast=why_not_fast,
-    example=gated_example,
-    cost=_gated_cost(5, 11),
-    workspace=_workspace(reference=1, pieces=2),
-    branches=2,
-)
-
-geglu = _activation(
-    "geglu",
-    "GEGLU",
-    "Half of the up-projection, through GELU, gates the other half.",
-    reference=geglu_reference,
-    eager=lambda x: nn.functional.gelu(_halves("geglu", x)[0]) * _halves("geglu", x)[1],
-    fast=geglu_fast,
-    why_not_fast=why_not_fast,
-    example=gated_example,
-    cost=_gated_cost(6, 14),
-    workspace=_workspace(reference=1, pieces=2),
-    branches=2,
-)
-
-reglu = _activation(
-    "reglu",
-    "ReGLU",
-    "Half of the up-projection, through ReLU, gates the other half.",
-    reference=reglu_reference,
-    fast=reglu_fast,
-    why_not_fast=why_not_fast,
-    example=gated_example,
-    cost=_gated_cost(2, 4),
-    workspace=_workspace(reference=1, pieces=2),
-    branches=2,
-)
-
-poly_relu = _activation(
+poly_relu = activation(
     "poly_relu",
     "PolyReLU",
     "A learned polynomial of ReLU; contains ReLU and ReLU² exactly.",
@@ -584,11 +335,11 @@ poly_relu = _activation(
     why_not_fast=why_not_fast,
     example=polynomial_example,
     cost=poly_relu_cost,
-    workspace=_workspace(reference=4, pieces=4),
+    workspace=workspace(reference=4, pieces=4),
     layer=lambda hidden, *, order=3, implementation="auto": PolyReLU(order, implementation),
 )
 
-poly_norm = _activation(
+poly_norm = activation(
     "poly_norm",
     "PolyNorm",
     "A learned mixture of x, x² and x³, each normalised over the row, so that it stays bounded.",
@@ -597,7 +348,7 @@ poly_norm = _activation(
     why_not_fast=why_not_fast,
     example=polynomial_example,
     cost=poly_norm_cost,
-    workspace=_workspace(reference=4, pieces=5),
+    workspace=workspace(reference=4, pieces=5),
     layer=lambda hidden, *, order=3, eps=1e-6, implementation="auto": PolyNorm(order, eps, implementation),
 )
 
@@ -766,19 +517,11 @@ PAPER = Paper(
 )
 
 
-# --- checks shared by the above --------------------------------------------------------------------------------------
-
-
-def _check_rows(name: str, x: Tensor) -> None:
-    """Raise ``ValueError`` unless x is a floating tensor (..., hidden) with something in it."""
-    if not x.is_floating_point():
-        raise ValueError(f"{name} takes floating-point numbers, not {str(x.dtype)[6:]}.")
-    if x.ndim == 0 or 0 in x.shape:
-        raise ValueError(f"{name} takes x (..., hidden) with at least one row and one column, not {tuple(x.shape)}.")
+# --- checks ----------------------------------------------------------------------------------------------------------
 
 
 def _check_polynomial(name: str, x: Tensor, weight: Tensor, bias: Tensor) -> None:
-    _check_rows(name, x)
+    check_rows(name, x)
     if weight.ndim != 1 or not 1 <= len(weight) <= MAX_ORDER:
         raise ValueError(f"{name} takes 1 to {MAX_ORDER} coefficients, weight (order,), not {tuple(weight.shape)}.")
     if bias.shape != (1,):
@@ -787,12 +530,3 @@ def _check_polynomial(name: str, x: Tensor, weight: Tensor, bias: Tensor) -> Non
         raise ValueError(f"{name} takes floating-point coefficients, not {weight.dtype} and {bias.dtype}.")
     if not x.device == weight.device == bias.device:
         raise ValueError(f"{name} needs one device, not {x.device}, {weight.device} and {bias.device}.")
-
-
-def _halves(name: str, x: Tensor) -> tuple[Tensor, Tensor]:
-    """The two halves of x (..., 2 hidden): gate, value."""
-    _check_rows(name, x)
-    if x.shape[-1] % 2:
-        raise ValueError(f"{name} takes x (..., 2 hidden), gate first: the last axis must be even, not {x.shape[-1]}.")
-    gate, value = x.chunk(2, dim=-1)
-    return gate, value
