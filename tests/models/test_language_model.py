@@ -3,7 +3,8 @@ import dataclasses
 import pytest
 import torch
 
-from workbench.models.language_model import SMALL, race, windows
+from workbench.models.language_model import SMALL, race
+from workbench.models.training import windows
 from workbench.tasks import grammar
 
 TINY = dataclasses.replace(SMALL, width=32, depth=1, heads=2, tokens=32)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from workbench import catalog, measure, plots
 from workbench.feedforward import polycom as paper
-from workbench.models import language_model
+from workbench.models import language_model, training
 from workbench.paper import Example
 from workbench.plots.style import INK, blank, note, themed
 from workbench.tasks import grammar
@@ -231,7 +231,7 @@ def race_figure(race: Race, machine: str) -> Model:
         laps = race.laps[race.laps["activation"] == name].groupby("step")["loss"].agg(["mean", "min", "max"])
         figure.varea(laps.index, laps["min"], laps["max"], fill_color=colors[title], fill_alpha=0.18)
         figure.line(laps.index, laps["mean"], color=colors[title], line_width=2.5, legend_label=title)
-    floor = grammar.write(language_model.CHARACTERS).floor
+    floor = grammar.write(training.CHARACTERS).floor
     figure.line([0, race.laps["step"].max()], [floor, floor], line_dash="dotted", color=INK["neutral"], line_width=2,
                 legend_label="entropy of the text: no model gets below")  # fmt: skip
     figure.y_range.start = 0
