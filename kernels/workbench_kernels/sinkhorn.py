@@ -1,0 +1,328 @@
+"""Attention whose rows and columns are normalised in turn (Sinkhorn), forward and backward, for Triton.
+
+``sinkhorn_attention`` is the function. It knows autograd and ``torch.compile`` through ``torch.library``. The score
+matrix is never written: with few tokens it stays in a program's registers (``sinkhorn_fused``), otherwise every
+half-step computes it again, tile by tile (``sinkhorn_stream``). What is kept is u and v after every half-step.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from workbench_kernels.operators import operator
+
+try:
+    import triton
+
+    from workbench_kernels import sinkhorn_fused, sinkhorn_stream
+    from workbench_kernels.flash_attention import _descriptor, _for_descriptor, _row_dot_kernel
+    from workbench_kernels.sinkhorn_tiles import split
+except ImportError:  # macOS and Windows have no Triton; `why_not` says so
+    triton = None
+
+MAX_HEAD_DIM = 256
+DTYPES = (torch.float16, torch.bfloat16, torch.float32)
+LOG2_E = math.log2(math.e)
+
+
+def why_not(dtype: torch.dtype, head_dim: int) -> list[str]:
+    """Why the kernels cannot take such inputs, in sentences; empty: they can."""
+    reasons = []
+    if triton is None:
+        reasons.append("Triton is not installed; it comes with PyTorch on Linux only.")
+    if dtype not in DTYPES:
+        reasons.append(f"The kernel takes float16, bfloat16 or float32, not {str(dtype).removeprefix('torch.')}.")
+    if head_dim > MAX_HEAD_DIM:
+        reasons.append(f"The kernel takes a head_dim up to {MAX_HEAD_DIM}, not {head_dim}.")
+    return reasons
+
+
+def sinkhorn_attention(query: Tensor, key: Tensor, value: Tensor, *, scale: float, iterations: int) -> Tensor:
+    """exp(S + u 1^T + 1 v^T) V after ``iterations`` half-steps, rows first, with S = scale Q K^T.
+
+    query, key, value and the result (batch, heads, tokens, head_dim); any strides, any number of tokens, head_dim up to
+    256, float16, bfloat16 or float32 (as accurate as float32 products are). The last row step of an odd count is part
+    of the pass that multiplies with V, so k half-steps take k passes over the scores (an even count k + 1), and the
+    backward pass k + 2 or so. Memory beside inputs and output: 4 bytes a token and half-step.
+
+    Deterministic. Raises ``ValueError`` for what `why_not` names, and unless there is at least one half-step.
+    """
+    reasons = why_not(query.dtype, query.shape[-1])
+    if iterations < 1:
+        reasons.append(f"There must be at least 1 half-step, not {iterations}.")
+    if reasons:
+        raise ValueError(" ".join(reasons))
+    return _forward_operator(query, key, value, scale, iterations)[0]
+
+
+# --- the operators; rows and columns hold u and v after each half-step, in base 2 -------------------------------------
+
+
+def _forward(query: Tensor, key: Tensor, value: Tensor, scale: float, iterations: int) -> tuple[Tensor, Tensor, Tensor]:
+    width, dtype = query.shape[-1], query.dtype
+    rows, columns = _potentials(query, iterations)
+    query, key, value = (_for_descriptor(split(tensor)) for tensor in (query, key, value))
+    output = torch.empty(rows.shape[1:] + query.shape[-1:], dtype=dtype, device=query.device)
+    run = _fused_forward if _in_registers(query, rows) else _stream_forward
+    run(query, key, value, output, rows, columns, scale)
+    return output[..., :width].contiguous(), rows, columns
+
+
+_forward_operator = operator("sinkhorn_attention", cuda=_forward, cpu=_forward)
+
+
+@torch.library.register_fake("workbench::sinkhorn_attention")
+def _(query, key, value, scale, iterations):
+    return torch.empty_like(query, memory_format=torch.contiguous_format), *_potentials(query, iterations)
+
+
+def _backward(
+    grad: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    output: Tensor,
+    rows: Tensor,
+    columns: Tensor,
+    scale: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    width, dtype = query.shape[-1], query.dtype
+    inputs = [_for_descriptor(split(tensor)) for tensor in (query, key, value, grad)]
+    gradients = [torch.empty(rows.shape[1:] + inputs[0].shape[-1:], dtype=dtype, device=query.device) for _ in range(3)]
+    if _in_registers(inputs[0], rows):
+        _fused_backward(*inputs, gradients, rows, columns, scale)
+    else:
+        _stream_backward(*inputs, gradients, _row_dot(grad, output), rows, columns, scale)
+    return tuple(gradient[..., :width].contiguous() for gradient in gradients)
+
+
+_backward_operator = operator("sinkhorn_attention_backward", cuda=_backward, cpu=_backward)
+
+
+@torch.library.register_fake("workbench::sinkhorn_attention_backward")
+def _(grad, query, key, value, output, rows, columns, scale):
+    return tuple(torch.empty_like(t, memory_format=torch.contiguous_format) for t in (query, key, value))
+
+
+def _save(ctx, inputs, output):
+    query, key, value, ctx.scale, _ = inputs
+    ctx.save_for_backward(query, key, value, *output)
+    ctx.mark_non_differentiable(*output[1:])
+
+
+def _differentiate(ctx, grad, *_):
+    return *_backward_operator(grad, *ctx.saved_tensors, ctx.scale), None, None
+
+
+torch.library.register_autograd("workbench::sinkhorn_attention", _differentiate, setup_context=_save)
+
+
+# --- few tokens ------------------------------------------------------------------------------------------------------
+
+
+def _in_registers(query: Tensor, rows: Tensor) -> bool:
+    """Whether a head's map fits into the registers of a program, and its tiles into shared memory."""
+    tokens, parts = rows.shape[-1], len(query) // rows.shape[1]
+    return tokens <= MOST_IN_REGISTERS and _padded(tokens) * _padded(query.shape[-1]) * parts <= 128 * 128
+
+
+def _fused_launch(query: Tensor, rows: Tensor, columns: Tensor, scale: float) -> tuple[tuple, dict]:
+    """The numbers and the settings that both fused kernels take."""
+    _, batch, heads, tokens = rows.shape
+    block = _padded(tokens)
+    settings = {"BLOCK": block, "BLOCK_D": _padded(query.shape[-1]), "PARTS": len(query) // batch}
+    settings |= {"ROWS_LAST": len(rows) - len(columns), "num_warps": max(1, block // 16), "num_stages": 1}
+    return (scale, tokens, heads, batch, rows.stride(0), len(columns)), settings
+
+
+def _fused_forward(query, key, value, output, rows, columns, scale) -> None:
+    numbers, settings = _fused_launch(query, rows, columns, scale * LOG2_E)
+    tiles = _described(settings, "BLOCK", query, key, value, output)
+    sinkhorn_fused.fused_forward_kernel[(rows[0, ..., 0].numel(),)](*tiles, rows, columns, *numbers, **settings)
+
+
+def _fused_backward(query, key, value, grad, gradients, rows, columns, scale) -> None:
+    numbers, settings = _fused_launch(query, rows, columns, scale)
+    tiles = _described(settings, "BLOCK", query, key, value, grad)
+    results = _described(settings, "BLOCK", *gradients)
+    sinkhorn_fused.fused_backward_kernel[(rows[0, ..., 0].numel(),)](
+        *tiles, rows, columns, *results, *numbers, **settings
+    )
+
+
+# --- many tokens -----------------------------------------------------------------------------------------------------
+
+
+def _stream_forward(query, key, value, output, rows, columns, scale) -> None:
+    numbers = (scale * LOG2_E, rows.shape[-1], rows.shape[2], rows.shape[1])
+    grid, settings = _stream_launch("half_step", query, rows)
+    query_m, key_m = _described(settings, "BLOCK_M", query, key)
+    query_n, key_n = _described(settings, "BLOCK_N", query, key)
+    for half_step in range(2 * len(columns)):
+        index = half_step // 2
+        before = max(index - 1, 0)
+        if half_step % 2 == 0:
+            arguments = (query_m, key_n, columns[before], rows[before], rows[index])
+        else:
+            arguments = (key_m, query_n, rows[index], columns[before], columns[index])
+        sinkhorn_stream.half_step_kernel[grid](
+            *arguments, *numbers, BIASED=half_step > 0, BOUNDED=half_step > 1, **settings
+        )
+    grid, settings = _stream_launch("attend", query, rows)
+    query_m, output_m = _described(settings, "BLOCK_M", query, output)
+    key_n, value_n = _described(settings, "BLOCK_N", key, value)
+    softmax = len(columns) == 0
+    sinkhorn_stream.attend_kernel[grid](
+        query_m,
+        key_n,
+        value_n,
+        output_m,
+        rows if softmax else columns[-1],
+        rows if softmax else rows[len(columns) - 1],
+        rows[-1],
+        *numbers,
+        SOFTMAX=softmax,
+        NORMALISED=len(rows) > len(columns),
+        **settings,
+    )
+
+
+def _stream_backward(query, key, value, grad, gradients, row_dot, rows, columns, scale) -> None:
+    numbers = (rows.shape[-1], rows.shape[2], rows.shape[1])
+    iterations = len(rows) + len(columns)
+    rows_last = len(rows) > len(columns)
+    last_v = columns[-1] if len(columns) else torch.zeros_like(rows[0])
+    grad_rows, grad_columns = torch.empty_like(rows), torch.empty_like(columns)
+    grad_v = grad_columns[-1] if len(columns) else torch.empty_like(row_dot)
+
+    grid, settings = _stream_launch("gather_value", query, rows, over="BLOCK_N")
+    sinkhorn_stream.gather_value_kernel[grid](
+        *_described(settings, "BLOCK_M", query),
+        *_described(settings, "BLOCK_N", key, value),
+        *_described(settings, "BLOCK_M", grad),
+        rows[-1],
+        last_v,
+        row_dot,
+        *_described(settings, "BLOCK_N", gradients[2]),
+        grad_v,
+        scale * LOG2_E,
+        *numbers,
+        ROWS_LAST=rows_last,
+        **settings,
+    )
+    if rows_last:
+        grad_rows[-1] = row_dot
+
+    grid, settings = _stream_launch("pass_on", query, rows)
+    query_m, key_m = _described(settings, "BLOCK_M", query, key)
+    query_n, key_n = _described(settings, "BLOCK_N", query, key)
+    for half_step in reversed(range(1, iterations - rows_last)):
+        index = half_step // 2
+        if half_step % 2 == 1:
+            arguments = (query_m, key_n, rows[index], columns[index], grad_columns[index], row_dot, grad_rows[index])
+        else:
+            result = grad_columns[index - 1]
+            arguments = (key_m, query_n, columns[index - 1], rows[index], grad_rows[index], row_dot, result)
+        # The sums of P * dO V^T over keys enter once, in the first row step that is undone.
+        added = half_step == iterations - 1 and not rows_last
+        sinkhorn_stream.pass_on_kernel[grid](*arguments, scale * LOG2_E, *numbers, ADDED=added, **settings)
+
+    x, y = _coefficients(rows, columns, grad_rows, grad_columns)
+    grid, settings = _stream_launch("gather_scores", query, rows)
+    settings |= {"WIDTH": x.shape[-1], "PRECISION": "tf32x3" if settings["PARTS"] == 3 else "tf32"}
+    on_query = (query, key, value, grad, x, y, rows[-1], last_v, gradients[0])
+    on_key = (key, query, grad, value, y, x, last_v, rows[-1], gradients[1])
+    for a, b, c, d, e, f, own, other, gradient in (on_query, on_key):
+        a, d, gradient = _described(settings, "BLOCK_M", a, d, gradient)
+        b, c = _described(settings, "BLOCK_N", b, c)
+        e, f = _descriptor(e, settings["BLOCK_M"], 16), _descriptor(f, settings["BLOCK_N"], 16)
+        sinkhorn_stream.gather_scores_kernel[grid](a, b, c, d, e, f, own, other, gradient, scale, *numbers, **settings)
+
+
+def _coefficients(rows: Tensor, columns: Tensor, grad_rows: Tensor, grad_columns: Tensor) -> tuple[Tensor, Tensor]:
+    """X and Y (batch, heads, tokens, half-steps, padded to a multiple of 16)."""
+    _, batch, heads, tokens = rows.shape
+    iterations = len(rows) + len(columns)
+    width = -(-iterations // 16) * 16
+    x = torch.empty(batch, heads, tokens, width, dtype=torch.float32, device=rows.device)
+    y = torch.empty_like(x)
+    block = max(1, 1024 // width)
+    sinkhorn_stream.coefficients_kernel[(triton.cdiv(tokens, block), batch * heads)](
+        rows, columns, grad_rows, grad_columns, x, y, tokens, iterations, rows.stride(0), BLOCK=block, WIDTH=width
+    )
+    return x, y
+
+
+def _row_dot(grad: Tensor, output: Tensor) -> Tensor:
+    """rowsum(dO * O) (batch, heads, tokens): what the gradient of a last row step is."""
+    batch, heads, tokens, width = output.shape
+    row_dot = torch.empty(batch, heads, tokens, dtype=torch.float32, device=output.device)
+    _row_dot_kernel[(triton.cdiv(tokens, 64), batch * heads)](
+        grad,
+        output,
+        row_dot,
+        tokens,
+        heads,
+        width,
+        *grad.stride(),
+        *output.stride(),
+        BLOCK_M=64,
+        BLOCK_D=_padded(width),
+        num_warps=4,
+    )
+    return row_dot
+
+
+# --- tiles -----------------------------------------------------------------------------------------------------------
+
+MOST_IN_REGISTERS = 128
+
+# (BLOCK_M, BLOCK_N, warps, stages) by kernel, parts and padded head_dim.
+_TILES = {
+    "half_step": {
+        1: {64: (128, 128, 8, 3), 128: (128, 128, 8, 3), 256: (128, 64, 8, 2)},
+        3: {64: (64, 64, 4, 2), 128: (64, 32, 4, 2), 256: (64, 32, 4, 1)},
+    },
+    "attend": {
+        1: {64: (64, 128, 4, 2), 128: (128, 128, 8, 3), 256: (64, 64, 4, 3)},
+        3: {64: (64, 64, 4, 1), 128: (64, 32, 4, 1), 256: (64, 16, 4, 1)},
+    },
+    "gather_value": {
+        1: {64: (128, 64, 4, 2), 128: (64, 64, 4, 2), 256: (64, 64, 8, 2)},
+        3: {64: (64, 64, 4, 1), 128: (32, 64, 4, 1), 256: (16, 64, 8, 1)},
+    },
+    "pass_on": {
+        1: {64: (128, 128, 8, 3), 128: (128, 128, 8, 3), 256: (128, 64, 8, 2)},
+        3: {64: (64, 64, 4, 2), 128: (64, 32, 4, 2), 256: (64, 32, 4, 1)},
+    },
+    "gather_scores": {
+        1: {64: (128, 64, 8, 3), 128: (128, 64, 8, 2), 256: (64, 32, 8, 2)},
+        3: {64: (64, 32, 4, 1), 128: (64, 16, 4, 1), 256: (32, 16, 4, 1)},
+    },
+}
+
+
+def _stream_launch(kernel: str, query: Tensor, rows: Tensor, over: str = "BLOCK_M") -> tuple[tuple[int], dict]:
+    """Grid and settings: a program for every block of tokens of every head."""
+    _, batch, heads, tokens = rows.shape
+    parts = len(query) // batch
+    block_m, block_n, warps, stages = _TILES[kernel][parts][max(64, _padded(query.shape[-1]))]
+    settings = {"BLOCK_M": block_m, "BLOCK_N": block_n, "num_warps": warps, "num_stages": stages}
+    settings |= {"BLOCK_D": _padded(query.shape[-1]), "PARTS": parts}
+    return (triton.cdiv(tokens, settings[over]) * batch * heads,), settings
+
+
+def _described(settings: dict, side: str, *tensors: Tensor) -> list:
+    return [_descriptor(tensor, settings[side], settings["BLOCK_D"]) for tensor in tensors]
+
+
+def _padded(size: int) -> int:
+    return triton.next_power_of_2(max(16, size))
+
+
+def _potentials(query: Tensor, iterations: int) -> tuple[Tensor, Tensor]:
+    """Room for u and v after each row and column step, (steps, batch, heads, tokens)."""
+    shape = query.shape[:-1]
+    rows = query.new_empty(((iterations + 1) // 2, *shape), dtype=torch.float32)
+    return rows, query.new_empty((iterations // 2, *shape), dtype=torch.float32)
