@@ -173,7 +173,7 @@ def test_too_few_parameters_are_refused():
         doubly_stochastic(torch.zeros(8, 8), torch.zeros(47), auxiliary_qubits=1, layers=1, extra=1)
     with pytest.raises(ValueError, match="at least one parameter for each of the 64 scores"):
         inject(torch.zeros(8, 8), torch.zeros(40))
-    with pytest.raises(ValueError, match=r"34 angles, not 2"):
+    with pytest.raises(ValueError, match=r"36 angles, not 2"):
         unitary(torch.zeros(2), qubits=2 + 2, layers=1)
     with pytest.raises(ValueError, match="real scores"):
         doubly_stochastic(torch.zeros(4, 4).long(), torch.zeros(98), auxiliary_qubits=3, layers=2)

@@ -212,6 +212,39 @@ def doubly_stochastic(
     return read_out(amplitudes, scores.shape[-1]).to(scores.dtype)
 
 
+def doubly_stochastic_fast(
+    scores: Scores,
+    theta: Parameters,
+    *,
+    auxiliary_qubits: int = 4,
+    layers: int = 16,
+    ansatz: Ansatz = "parted",
+    extra: int = 1,
+) -> Scores:
+    """The same, many matrices at once and without stored intermediates; arguments and errors as ``doubly_stochastic``.
+
+    On CUDA a program carries a few columns of W through the whole circuit in its registers; on a CPU gates are gathered
+    into matrix products. Backward walks W back gate by gate (adjoint differentiation): memory is a W or two.
+    """
+    qubits = check(scores, theta, auxiliary_qubits=auxiliary_qubits, layers=layers, ansatz=ansatz, extra=extra)
+    from workbench_kernels.circuit import circuit
+
+    dtype = torch.float64 if scores.dtype == torch.float64 else torch.float32
+    angles = inject(scores.to(dtype), theta.to(dtype))
+    data = data_qubits(scores.shape[-1])
+    probabilities = circuit(angles.flatten(0, -2), data, qubits, layers, ansatz == "parted")
+    return probabilities.reshape(scores.shape).to(scores.dtype)
+
+
+def why_not_fast(scores: Tensor) -> list[str]:
+    """Why ``doubly_stochastic_fast`` cannot run on such scores, in sentences; empty: it can."""
+    if not scores.is_cuda:
+        return []
+    from workbench_kernels.tiles import why_not
+
+    return why_not(scores.dtype)
+
+
 def check(scores: Tensor, theta: Tensor, *, auxiliary_qubits: int, layers: int, ansatz: Ansatz, extra: int) -> int:
     """Raise ``ValueError`` unless everything fits together; the number of qubits of a register."""
     if scores.ndim < 2 or scores.shape[-1] != scores.shape[-2] or not scores.is_floating_point():
