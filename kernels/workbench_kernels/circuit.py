@@ -28,11 +28,10 @@ except ImportError:  # `tiles.why_not` says so
 
 # log2 of the amplitudes that a program, one warp, holds: 2^10 are 32 complex numbers a thread.
 FORWARD_LOG, BACKWARD_LOG = 10, 9
-MOST_QUBITS = 12
 
 
 def circuit(angles: Tensor, data: int, qubits: int, layers: int, parted: bool) -> Tensor:
-    """P (matrices, 2^data, 2^data) of angles (matrices, 3 q + 4 (q - 1) layers, with ``parted`` 3 q + 8 (q - 1) layers).
+    """P (matrices, 2^data, 2^data) of angles (matrices, 3 q + 4 (q - 1) layers), or 3 q + 8 (q - 1) layers if ``parted``.
 
     P_ij is the mean of |W|^2 over the columns of j, summed over the rows of i: of wires 0 to data - 1 only the outcome
     counts. float32 (on a CPU also float64). Differentiable once. On CUDA it needs Triton (`tiles.why_not`).
@@ -59,7 +58,7 @@ def forward_triton(angles: Tensor, data: int, qubits: int, layers: int, parted: 
             QUBITS=qubits,
             COLUMNS=columns,
             PARTED=parted,
-            num_warps=_warps(qubits, columns),
+            num_warps=_warps(qubits, columns, log),
         )
     return sums.unflatten(1, (2**data, -1)).sum(2).mT.div_(2 ** (qubits - data)).contiguous()
 
@@ -82,7 +81,7 @@ def backward_triton(
             QUBITS=qubits,
             COLUMNS=columns,
             PARTED=parted,
-            num_warps=_warps(qubits, columns),
+            num_warps=_warps(qubits, columns, log),
         )
     return sums.sum(1)
 
@@ -98,9 +97,9 @@ def _log_columns(data: int, qubits: int, log: int) -> int:
     return max(0, min(log - qubits, qubits - data))
 
 
-def _warps(qubits: int, columns: int) -> int:
-    """One warp, which never waits for another; more where a thread would hold over 32 amplitudes."""
-    return max(1, 2 ** (qubits + columns - 10))
+def _warps(qubits: int, columns: int, log: int) -> int:
+    """One warp, which never waits for another; more only where a single column is larger than wanted."""
+    return 2 ** max(0, qubits + columns - log)
 
 
 # --- the operators ---------------------------------------------------------------------------------------------------
@@ -218,7 +217,13 @@ if triton is not None:
 
     @triton.jit
     def _columns_of_w(
-        trig, first_column, layers, DATA: tl.constexpr, QUBITS: tl.constexpr, COLUMNS: tl.constexpr, PARTED: tl.constexpr
+        trig,
+        first_column,
+        layers,
+        DATA: tl.constexpr,
+        QUBITS: tl.constexpr,
+        COLUMNS: tl.constexpr,
+        PARTED: tl.constexpr,
     ):
         """Columns of W, from those of the identity: real and imaginary parts (2^(QUBITS + COLUMNS),)."""
         EVEN: tl.constexpr = QUBITS // 2
@@ -237,11 +242,11 @@ if triton is not None:
                     x, y = _transposed(x, y, trig, at + 4 * k, 2 * k, QUBITS, COLUMNS)
         for wire in tl.static_range(QUBITS):
             sign = _sign(wire, QUBITS, COLUMNS)
-            at = trig + 6 * wire
-            x, y = _turn_z(x, y, sign, tl.load(at), tl.load(at + 1))
+            turn = trig + 6 * wire
+            x, y = _turn_z(x, y, sign, tl.load(turn), tl.load(turn + 1))
             p, q = _flip(x, wire, QUBITS, COLUMNS), _flip(y, wire, QUBITS, COLUMNS)
-            x, y = _turn_y(x, y, p, q, sign, tl.load(at + 2), tl.load(at + 3))
-            x, y = _turn_z(x, y, sign, tl.load(at + 4), tl.load(at + 5))
+            x, y = _turn_y(x, y, p, q, sign, tl.load(turn + 2), tl.load(turn + 3))
+            x, y = _turn_z(x, y, sign, tl.load(turn + 4), tl.load(turn + 5))
         for layer in range(0, layers):
             at = start + 4 * (QUBITS - 1) * layer
             for k in tl.static_range(EVEN):
@@ -368,26 +373,24 @@ if triton is not None:
         for step in range(0, layers):
             at = start + 4 * (QUBITS - 1) * (layers - 1 - step)
             for k in tl.static_range(ODD):
-                x, y, v, w = _undo_block(
-                    x, y, v, w, trig, sums, at + 4 * (EVEN + k), 2 * k + 1, QUBITS, COLUMNS
-                )
+                x, y, v, w = _undo_block(x, y, v, w, trig, sums, at + 4 * (EVEN + k), 2 * k + 1, QUBITS, COLUMNS)
             for k in tl.static_range(EVEN):
                 x, y, v, w = _undo_block(x, y, v, w, trig, sums, at + 4 * k, 2 * k, QUBITS, COLUMNS)
         for wire in tl.static_range(QUBITS):
             sign = _sign(wire, QUBITS, COLUMNS)
-            at = trig + 6 * wire
+            turn = trig + 6 * wire
             tl.store(sums + 3 * wire + 2, 0.5 * tl.sum(sign * _imaginary(x, y, v, w)))
-            c, s = tl.load(at + 4), tl.load(at + 5)
+            c, s = tl.load(turn + 4), tl.load(turn + 5)
             x, y = _turn_z(x, y, sign, c, -s)
             v, w = _turn_z(v, w, sign, c, -s)
-            c, s = tl.load(at + 2), tl.load(at + 3)
+            c, s = tl.load(turn + 2), tl.load(turn + 3)
             p, q = _flip(x, wire, QUBITS, COLUMNS), _flip(y, wire, QUBITS, COLUMNS)
             tl.store(sums + 3 * wire + 1, -0.5 * tl.sum(sign * _real(p, q, v, w)))
             x, y = _turn_y(x, y, p, q, sign, c, -s)
             p, q = _flip(v, wire, QUBITS, COLUMNS), _flip(w, wire, QUBITS, COLUMNS)
             v, w = _turn_y(v, w, p, q, sign, c, -s)
             tl.store(sums + 3 * wire, 0.5 * tl.sum(sign * _imaginary(x, y, v, w)))
-            c, s = tl.load(at), tl.load(at + 1)
+            c, s = tl.load(turn), tl.load(turn + 1)
             x, y = _turn_z(x, y, sign, c, -s)
             v, w = _turn_z(v, w, sign, c, -s)
         if PARTED:

@@ -146,7 +146,7 @@ def _within_gate(inside: Tensor, left: int, size: int) -> Tensor:
 
 
 def _gates(angles: Tensor, qubits: int, parted: bool) -> tuple[Tensor, Tensor]:
-    """All turns (matrices, q, 2, 2) and all blocks (matrices, blocks, 4, 4), those of the second register transposed."""
+    """All turns (matrices, q, 2, 2) and blocks (matrices, blocks, 4, 4), those of the second register transposed."""
     of_turns, of_blocks = _angles(angles, qubits)
     first, second, third = (_rotation(axis, of_turns[..., k]) for k, axis in enumerate("zyz"))
     control = _rotation("z", of_blocks[..., 1]) @ _rotation("y", of_blocks[..., 0])

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from comparison import assert_close
 from workbench.attention import _quantum_doubly_stochastic_circuit as circuit
 from workbench.attention._quantum_doubly_stochastic_circuit import Gate, doubly_stochastic, inject, unitary
 
@@ -130,6 +131,29 @@ def test_gradients(ansatz):
     scores, theta, settings = case(4, auxiliary_qubits=1, layers=1, ansatz=ansatz, extra=0)
     leaves = scores.requires_grad_(), theta.requires_grad_()
     assert torch.autograd.gradcheck(lambda *inputs: doubly_stochastic(*inputs, **settings), leaves)
+
+
+@pytest.mark.parametrize("ansatz", ANSATZE)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-5)])
+def test_fast_gives_the_same_values_and_gradients(ansatz, dtype, tolerance):
+    scores, theta, settings = case(4, batch=(2, 3), auxiliary_qubits=2, layers=2, ansatz=ansatz)
+    leaves = scores.requires_grad_(), theta.requires_grad_()
+    upstream = torch.randn_like(scores)
+    expected = doubly_stochastic(*leaves, **settings)
+    wanted = torch.autograd.grad(expected, leaves, upstream)
+    rounded = [leaf.detach().to(dtype).requires_grad_() for leaf in leaves]
+    output = circuit.doubly_stochastic_fast(*rounded, **settings)
+    assert output.dtype == dtype
+    assert_close(output, expected, tolerance=tolerance)
+    for found, gradient in zip(torch.autograd.grad(output, rounded, upstream.to(dtype)), wanted, strict=True):
+        assert_close(found, gradient, tolerance=tolerance)
+
+
+def test_fast_on_half_precision():
+    scores, theta, settings = case(4, auxiliary_qubits=2, layers=2)
+    output = circuit.doubly_stochastic_fast(scores.bfloat16(), theta.float(), **settings)
+    assert output.dtype == torch.bfloat16 and circuit.why_not_fast(scores.bfloat16()) == []
+    assert_close(output, doubly_stochastic(scores.bfloat16().double(), theta, **settings), tolerance=4e-3)
 
 
 @pytest.mark.parametrize("ansatz", ANSATZE)
