@@ -31,7 +31,7 @@ FORWARD_LOG, BACKWARD_LOG = 10, 9
 
 
 def circuit(angles: Tensor, data: int, qubits: int, layers: int, parted: bool) -> Tensor:
-    """P (matrices, 2^data, 2^data) of angles (matrices, 3 q + 4 (q - 1) layers), or 3 q + 8 (q - 1) layers if ``parted``.
+    """P (matrices, 2^data, 2^data) of angles (matrices, 3 q + 4 (q - 1) layers); ``parted``: 3 q + 8 (q - 1) layers.
 
     P_ij is the mean of |W|^2 over the columns of j, summed over the rows of i: of wires 0 to data - 1 only the outcome
     counts. float32 (on a CPU also float64). Differentiable once. On CUDA it needs Triton (`tiles.why_not`).

@@ -232,7 +232,7 @@ def doubly_stochastic_fast(
     dtype = torch.float64 if scores.dtype == torch.float64 else torch.float32
     angles = inject(scores.to(dtype), theta.to(dtype))
     data = data_qubits(scores.shape[-1])
-    probabilities = circuit(angles.flatten(0, -2), data, qubits, layers, ansatz == "parted")
+    probabilities = circuit(angles.reshape(-1, len(theta)), data, qubits, layers, ansatz == "parted")
     return probabilities.reshape(scores.shape).to(scores.dtype)
 
 
