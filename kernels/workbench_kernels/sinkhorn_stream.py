@@ -205,7 +205,8 @@ if triton is not None:
         q0, q1, q2 = tile(query, batches, batch, head, start_m, BLOCK_M, BLOCK_D, PARTS)
         g0, g1, g2 = tile(grad, batches, batch, head, start_m, BLOCK_M, BLOCK_D, PARTS)
         shift = tl.load(u + base + rows, mask=rows < tokens, other=0.0)
-        x_tile = x.load([batch, head, start_m, 0]).reshape(BLOCK_M, 16)
+        if WIDTH == 16:
+            x_tile = x.load([batch, head, start_m, 0]).reshape(BLOCK_M, 16)
         total = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)
         for start_n in tl.range(0, tokens, BLOCK_N):
             columns = start_n + tl.arange(0, BLOCK_N)
@@ -214,12 +215,14 @@ if triton is not None:
             scores = times_transposed(q0, q1, q2, k0, k1, k2, PARTS)
             v0, v1, v2 = tile(value, batches, batch, head, start_n, BLOCK_N, BLOCK_D, PARTS)
             grad_weights = times_transposed(g0, g1, g2, v0, v1, v2, PARTS)
-            for part in tl.static_range(WIDTH // 16):
-                x_part = x_tile
-                if part > 0:
-                    x_part = x.load([batch, head, start_m, part * 16]).reshape(BLOCK_M, 16)
-                y_part = y.load([batch, head, start_n, part * 16]).reshape(BLOCK_N, 16)
-                grad_weights = tl.dot(x_part, y_part.T, grad_weights, input_precision=PRECISION)
+            if WIDTH == 16:
+                y_tile = y.load([batch, head, start_n, 0]).reshape(BLOCK_N, 16)
+                grad_weights = tl.dot(x_tile, y_tile.T, grad_weights, input_precision=PRECISION)
+            else:
+                for part in tl.range(0, WIDTH, 16, num_stages=1):
+                    x_part = x.load([batch, head, start_m, part]).reshape(BLOCK_M, 16)
+                    y_part = y.load([batch, head, start_n, part]).reshape(BLOCK_N, 16)
+                    grad_weights = tl.dot(x_part, y_part.T, grad_weights, input_precision=PRECISION)
             scores = scores * (scale * 1.4426950408889634) + added[None, :]
             grad_scores = tl.exp2(scores + shift[:, None]) * grad_weights
             total = add_product(total, grad_scores, k0, k1, k2, PARTS)
