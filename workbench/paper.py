@@ -86,6 +86,7 @@ class Method:
     shows_map   attention-like: ``attention_map`` works
     layer(hidden, **options) -> nn.Module that holds the method's weights, or None
     branches    how many up-projections an activation consumes (2 for gated ones)
+    largest     the largest size that ``example`` makes, where a method cannot go further; None: any
     """
 
     name: str
@@ -104,6 +105,7 @@ class Method:
     shows_map: bool = False
     layer: Callable[..., torch.nn.Module] | None = None
     branches: int = 1
+    largest: int | None = None
 
     @property
     def implementations(self) -> tuple[str, ...]:

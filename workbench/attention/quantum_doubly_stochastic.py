@@ -37,6 +37,7 @@ from workbench.attention._quantum_doubly_stochastic_baselines import (
     norm_softmax_reference,
     norm_softmax_workspace,
 )
+from workbench.attention._quantum_doubly_stochastic_circuit import doubly_stochastic as qontot
 from workbench.attention._quantum_doubly_stochastic_claims import CLAIMS, RECORDINGS
 from workbench.attention._quantum_doubly_stochastic_diagnostics import Diagnostics, diagnostics
 from workbench.attention._quantum_doubly_stochastic_inputs import (
@@ -58,6 +59,16 @@ from workbench.attention._quantum_doubly_stochastic_operators import (
     sinkhorn,
     sinkhorn_to_tolerance,
 )
+from workbench.attention._quantum_doubly_stochastic_qontot import (
+    LARGEST_EXAMPLE,
+    parameters_of,
+    qontot_cost,
+    qontot_example,
+    qontot_fast,
+    qontot_reference,
+    qontot_workspace,
+    why_not_qontot,
+)
 from workbench.attention._quantum_doubly_stochastic_scaling import sinkhorn_attention as scaled_sinkhorn
 from workbench.controls import Range
 from workbench.paper import Method, Paper
@@ -71,7 +82,10 @@ __all__ = [
     "implicit_gradient",
     "norm_softmax",
     "norm_softmax_attention",
+    "parameters_of",
     "potentials",
+    "qontot",
+    "qontot_attention",
     "qr",
     "qr_attention",
     "sinkhorn",
@@ -208,6 +222,22 @@ qr_attention = Method(
     shows_map=True,
 )
 
+qontot_attention = Method(
+    name="qontot_attention",
+    title="QontOT attention",
+    idea="What a quantum circuit measures whose angles are the scores, simulated exactly.",
+    toggle="doubly_stochastic",
+    reference=qontot_reference,
+    fast=qontot_fast,
+    why_not_fast=why_not_qontot,
+    example=qontot_example,
+    cost=qontot_cost,
+    workspace=qontot_workspace,
+    tolerance={"float64": 1e-10, "float32": 1e-4},
+    shows_map=True,
+    largest=LARGEST_EXAMPLE,
+)
+
 norm_softmax_attention = Method(
     name="norm_softmax_attention",
     title="NormSoftmax attention",
@@ -230,7 +260,7 @@ PAPER = Paper(
     year=2025,
     chapter="attention",
     idea="Attention whose columns sum to one as its rows do: by Sinkhorn, a QR decomposition or a quantum circuit.",
-    methods=(norm_softmax_attention, sinkhorn_attention, qr_attention),
+    methods=(norm_softmax_attention, sinkhorn_attention, qr_attention, qontot_attention),
     claims=CLAIMS,
     recordings=RECORDINGS,
 )

@@ -154,6 +154,8 @@ class _Plan:
 
     def too_large(self, method: Method, implementation: str, size: int, direction: Direction) -> str:
         """Why this row is not run, with an estimate and a size that would fit; empty when it is run."""
+        if method.largest and size > method.largest:
+            return f"{method.name} is measured up to size {method.largest}: its work grows too fast."
         needed = self.needed_bytes(method, implementation, size, direction)
         if needed > self.memory_limit:
             fits = next(
