@@ -62,6 +62,11 @@ def methods(toggle: Toggle | None = None) -> dict[str, Method]:
     }
 
 
+def mixers() -> dict[str, Method]:
+    """Every method that can mix the tokens of a model in place of attention, by name: those that show a map."""
+    return {name: each for name, each in methods().items() if each.shows_map}
+
+
 def method(name: str) -> Method:
     """The method named ``name``. Raises ``KeyError`` that names the nearest ones."""
     known = methods()

@@ -36,7 +36,7 @@ class TransformerConfig:
     kv_heads           key/value heads, shared by groups of query heads; None: as many as ``heads``
     hidden             width of the feed-forward block; None: 4 * width, or what has as many parameters when gated
     tokens             longest sequence, cache included
-    attention          a method of the catalog's toggle "attention", with ``attention_options`` for its knobs
+    attention          what mixes the tokens, a method of ``catalog.mixers``, with ``attention_options`` for its knobs
     activation         a method of the toggle "activation"
     implementation     "auto", or one that both methods have by that name
     cache              "none": ``empty_cache`` refuses and ``generate`` computes everything anew for each token
@@ -98,8 +98,11 @@ class TransformerConfig:
 
 
 def chosen(name: str, toggle: Toggle) -> Method:
-    """The method ``name`` of a toggle. Raises ``ValueError`` that lists the choices when it is not one of them."""
-    choices = catalog.methods(toggle)
+    """The method ``name`` of a toggle; for "attention" any of ``catalog.mixers``, whatever its toggle.
+
+    Raises ``ValueError`` that lists the choices when it is not one of them.
+    """
+    choices = catalog.mixers() if toggle == "attention" else catalog.methods(toggle)
     if name not in choices:
         raise ValueError(f"{toggle} = {name!r} is not allowed: choose {', '.join(choices)}.")
     return choices[name]

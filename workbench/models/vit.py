@@ -33,8 +33,8 @@ WEIGHTS = Path(__file__).parent / "weights"
 
 
 def mixers() -> tuple[str, ...]:
-    """Everything that ``ViTConfig.mixer`` may be: methods of the catalog that show a map, then ``OWN_MIXERS``."""
-    return (*(name for name, method in catalog.methods().items() if method.shows_map), *OWN_MIXERS)
+    """Everything that ``ViTConfig.mixer`` may be: those of the catalog, then ``OWN_MIXERS``."""
+    return (*catalog.mixers(), *OWN_MIXERS)
 
 
 @dataclass(frozen=True)
