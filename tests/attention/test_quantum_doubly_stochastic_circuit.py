@@ -152,7 +152,7 @@ def test_fast_gives_the_same_values_and_gradients(ansatz, dtype, tolerance):
 def test_fast_on_half_precision():
     scores, theta, settings = case(4, auxiliary_qubits=2, layers=2)
     output = circuit.doubly_stochastic_fast(scores.bfloat16(), theta.float(), **settings)
-    assert output.dtype == torch.bfloat16 and circuit.why_not_fast(scores.bfloat16()) == []
+    assert output.dtype == torch.bfloat16
     assert_close(output, doubly_stochastic(scores.bfloat16().double(), theta, **settings), tolerance=4e-3)
 
 

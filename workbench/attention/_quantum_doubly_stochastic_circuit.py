@@ -236,15 +236,6 @@ def doubly_stochastic_fast(
     return probabilities.reshape(scores.shape).to(scores.dtype)
 
 
-def why_not_fast(scores: Tensor) -> list[str]:
-    """Why ``doubly_stochastic_fast`` cannot run on such scores, in sentences; empty: it can."""
-    if not scores.is_cuda:
-        return []
-    from workbench_kernels.tiles import why_not
-
-    return why_not(scores.dtype)
-
-
 def check(scores: Tensor, theta: Tensor, *, auxiliary_qubits: int, layers: int, ansatz: Ansatz, extra: int) -> int:
     """Raise ``ValueError`` unless everything fits together; the number of qubits of a register."""
     if scores.ndim < 2 or scores.shape[-1] != scores.shape[-2] or not scores.is_floating_point():
