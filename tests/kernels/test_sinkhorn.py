@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from comparison import assert_close
-from workbench.attention.quantum_doubly_stochastic import potentials, sinkhorn
+from workbench.attention.quantum_doubly_stochastic import sinkhorn
 from workbench_kernels import sinkhorn as kernels
 from workbench_kernels.sinkhorn import sinkhorn_attention, why_not
+from workbench_kernels.sinkhorn_tiles import split
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 FLOAT32 = 5e-6
@@ -15,10 +16,9 @@ DTYPES = [torch.float32, torch.float16, torch.bfloat16]
 CASES = {
     "one token": dict(tokens=1),
     "one tile, odd": dict(tokens=13, batch=2),
-    "several tiles, odd": dict(tokens=171),
-    "narrow head": dict(tokens=65, head_dim=20, heads=3),
-    "wide head": dict(tokens=70, head_dim=256, heads=1),
-    "head_dim that is no power of two": dict(tokens=40, head_dim=80),
+    "several tiles, odd": dict(tokens=133, heads=1),
+    "narrow head": dict(tokens=65, head_dim=20),
+    "wide head": dict(tokens=40, head_dim=256, heads=1),
 }
 
 
@@ -44,7 +44,7 @@ def gradients(function, inputs, upstream):
     return [output, *torch.autograd.grad(output, inputs, upstream)]
 
 
-def check(inputs, iterations, scale):
+def check(inputs, iterations, scale, *, tolerance=FLOAT32):
     *inputs, upstream = inputs
     options = {"iterations": iterations, "scale": scale}
     ours = gradients(lambda *qkv: sinkhorn_attention(*qkv, **options), inputs, upstream)
@@ -55,12 +55,113 @@ def check(inputs, iterations, scale):
     for name, got, expected, other in zip(("output", "dq", "dk", "dv"), ours, truth, ordinary, strict=True):
         scale = largest if expected.abs().max() < 1e-9 * largest else None
         assert got.is_contiguous()
-        assert_close(got, expected, ordinary=other, tolerance=0 if low else FLOAT32, scale=scale, name=name)
+        assert_close(got, expected, ordinary=other, tolerance=0 if low else tolerance, scale=scale, name=name)
 
 
-@pytest.mark.parametrize("iterations", [1, 2, 5, 6])
+@pytest.mark.parametrize("iterations", [1, 2, 5])
 @pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: str(dtype)[6:])
 @pytest.mark.parametrize("case", CASES)
 def test_values_and_gradients(case, dtype, iterations, path, poisoned_memory):
     shape = CASES[case]
     check(tensors(**shape, dtype=dtype), iterations, shape.get("head_dim", 32) ** -0.5)
+
+
+@pytest.mark.parametrize("iterations", [6, 21])
+def test_many_half_steps(iterations, path, poisoned_memory):
+    check(tensors(tokens=20, head_dim=16), iterations, 0.5)  # 21 need two tiles of X and Y
+
+
+def test_keys_that_nobody_attends_to(path):
+    """Scores so far apart that a column's sum underflows in float32: the first column step needs its maximum."""
+    query, key, value, upstream = tensors(tokens=24, head_dim=16, heads=1)
+    key[..., 3, :] = -40 * query.mean(2)
+    key[..., 5, :] *= 40
+    check([query + 3, key, value, upstream], 5, 1.0, tolerance=1e-4)  # scores of 850 are rounded to 5e-5
+
+
+def test_large_scores_stay_finite(path):
+    query, key, value, upstream = tensors(tokens=40)
+    for result in gradients(
+        lambda *qkv: sinkhorn_attention(*qkv, scale=1.0, iterations=7), [1e2 * query, 1e2 * key, value], upstream
+    ):
+        assert result.isfinite().all()
+
+
+def test_nan_stays_in_its_head(path):
+    query, key, value, _ = tensors(tokens=40, batch=2)
+    clean = sinkhorn_attention(query, key, value, scale=0.2, iterations=5)
+    query[0, 0, 3, 1] = torch.nan
+    output = sinkhorn_attention(query, key, value, scale=0.2, iterations=5)
+    assert output[0, 0].isnan().all()
+    assert torch.equal(output[0, 1], clean[0, 1]) and torch.equal(output[1], clean[1])
+
+
+def test_any_strides(path):
+    query, key, value, _ = tensors(tokens=33)
+    options = {"scale": 0.2, "iterations": 3}
+    expected = sinkhorn_attention(query, key, value, **options)
+    token_major = [tensor.transpose(1, 2).contiguous().transpose(1, 2) for tensor in (query, key, value)]
+    assert torch.equal(sinkhorn_attention(*token_major, **options), expected)
+    reversed_storage = [tensor.mT.contiguous().mT for tensor in (query, key, value)]
+    assert torch.equal(sinkhorn_attention(*reversed_storage, **options), expected)
+    expanded = sinkhorn_attention(query, key[:, :1].expand_as(key), value, **options)
+    assert torch.equal(expanded, sinkhorn_attention(query, key[:, :1].repeat(1, 2, 1, 1), value, **options))
+
+
+def test_a_negative_scale(path):
+    query, key, value, _ = tensors(tokens=20)
+    close = {"scale": -0.3, "iterations": 4}
+    torch.testing.assert_close(
+        sinkhorn_attention(query, key, value, **close), plain(query, key, value, **close), rtol=0, atol=1e-5
+    )
+
+
+def test_float32_is_split_without_loss():
+    numbers = torch.randn(2, 3, 5, 20, device=DEVICE) * torch.logspace(-20, 20, 20, device=DEVICE)
+    parts = split(numbers)
+    assert parts.shape == (6, 3, 5, 24) and parts.dtype == torch.bfloat16
+    total = parts.double().unflatten(0, (3, 2)).sum(0)
+    torch.testing.assert_close(total[..., :20], numbers.double(), rtol=1e-7, atol=0)
+    assert (total[..., 20:] == 0).all()
+    assert split(numbers.half()).dtype == torch.float16
+
+
+def test_backward_repeats_bit_for_bit(path):
+    *inputs, upstream = tensors(tokens=70)
+
+    def once():
+        return gradients(lambda *qkv: sinkhorn_attention(*qkv, scale=0.2, iterations=5), inputs, upstream)
+
+    assert all(torch.equal(one, other) for one, other in zip(once(), once(), strict=True))
+
+
+def test_operator_contract():
+    qkv = [tensor.requires_grad_() for tensor in tensors(tokens=8, head_dim=16)[:3]]
+    torch.library.opcheck(
+        torch.ops.workbench.sinkhorn_attention,
+        (*qkv, 0.25, 3),
+        test_utils=("test_schema", "test_autograd_registration", "test_faketensor"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("dtype", "head_dim", "iterations", "words"),
+    [
+        (torch.float64, 64, 5, "not float64"),
+        (torch.float16, 257, 5, "head_dim up to 256, not 257"),
+        (torch.float16, 64, 0, "at least 1 half-step, not 0"),
+    ],
+)
+def test_refusals_say_why(dtype, head_dim, iterations, words):
+    assert bool(why_not(dtype, head_dim)) == (iterations > 0)
+    query = torch.zeros(1, 1, 2, head_dim, dtype=dtype, device=DEVICE)
+    with pytest.raises(ValueError, match=words):
+        sinkhorn_attention(query, query, query, scale=0.1, iterations=iterations)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("iterations", [1, 5, 10])
+@pytest.mark.parametrize("head_dim", [64, 128, 256])
+@pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: str(dtype)[6:])
+def test_real_sizes(dtype, head_dim, iterations):
+    check(tensors(tokens=1025, heads=2, head_dim=head_dim, dtype=dtype), iterations, head_dim**-0.5)

@@ -108,7 +108,9 @@ def qontot_fast(
     if theta is None:
         theta = parameters_of(tokens, layers, auxiliary, seed)
     elif theta.shape != (parameter_count(**circuit),):
-        raise ValueError(f"theta has shape {tuple(theta.shape)}; this circuit takes ({parameter_count(**circuit)},).")
+        raise ValueError(
+            f"theta has shape {tuple(theta.shape)}; this circuit takes ({parameter_count(**circuit)},) parameters."
+        )
     angles = inject(scores, theta.to(scores)).flatten(0, 1)
     map = simulate(angles, data_qubits(padded), register_qubits(padded, auxiliary), circuit["layers"], True)
     map = map.unflatten(0, query.shape[:2])[..., :tokens, :tokens]
@@ -169,7 +171,7 @@ def qontot_cost(query: Tensor, key: Tensor, value: Tensor, **options: object) ->
 
 
 def qontot_workspace(implementation: str, query: Tensor, key: Tensor, value: Tensor, **options: object) -> int:
-    """Bytes held at the forward's peak beside inputs and output: a few W (N, N), all heads' or a few heads' at a time."""
+    """Bytes held at the forward's peak beside inputs and output: a few W (N, N) of all heads, or of a few at a time."""
     batch, heads, tokens, _ = query.shape
     states, turns, blocks = _settings(tokens, options)
     size = 8 if query.dtype == torch.float64 else 4

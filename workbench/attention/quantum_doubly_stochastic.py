@@ -30,6 +30,8 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
+from workbench.attention import _quantum_doubly_stochastic_circuit as circuit
+from workbench.attention import _quantum_doubly_stochastic_theory as theory
 from workbench.attention._inputs import KeyOrValue, Output, Query, cost, example
 from workbench.attention._quantum_doubly_stochastic_baselines import (
     compiled,
@@ -61,6 +63,7 @@ from workbench.attention._quantum_doubly_stochastic_operators import (
 )
 from workbench.attention._quantum_doubly_stochastic_qontot import (
     LARGEST_EXAMPLE,
+    circuit_of,
     parameters_of,
     qontot_cost,
     qontot_example,
@@ -71,13 +74,15 @@ from workbench.attention._quantum_doubly_stochastic_qontot import (
 )
 from workbench.attention._quantum_doubly_stochastic_scaling import sinkhorn_attention as scaled_sinkhorn
 from workbench.controls import Range
-from workbench.paper import Method, Paper
+from workbench.paper import Baseline, Method, Paper
 
 __all__ = [
     "PAPER",
     "Convergence",
     "Diagnostics",
     "birkhoff_projection",
+    "circuit",
+    "circuit_of",
     "diagnostics",
     "implicit_gradient",
     "norm_softmax",
@@ -91,6 +96,7 @@ __all__ = [
     "sinkhorn",
     "sinkhorn_attention",
     "sinkhorn_to_tolerance",
+    "theory",
 ]
 
 HalfSteps = Annotated[int, Range(1, 101), "Half-steps, rows first: odd counts end with rows. 1 is softmax."]
@@ -176,17 +182,23 @@ def qr_fast(
     jitter: float = 1e-7,
     seed: Seed = 0,
 ) -> Output:
-    """The same with scores in float32 at least. Arguments as ``reference``."""
+    """The same with scores in float32 at least, and all matrices decomposed at once: on CUDA, up to 128 tokens, a
+    program keeps a matrix in its registers. Arguments as ``reference``."""
+    from workbench_kernels.orthogonal import squared_orthogonal
+
     query, key, value, scale = prepare_square(query, key, value, is_causal, scale)
     dtype = torch.promote_types(query.dtype, torch.float32)
     scores = jittered(scale * query.to(dtype) @ key.to(dtype).mT, jitter, seed)
     return (squared_orthogonal(scores) @ value.to(dtype)).to(query.dtype)
 
 
-def squared_orthogonal(scores: Tensor) -> Tensor:
-    """U * U of scores = U R."""
-    orthogonal, _ = torch.linalg.qr(scores)
-    return orthogonal * orthogonal
+def qr_one_by_one(query: Tensor, key: Tensor, value: Tensor, **options: object) -> Tensor:
+    """The equations with a loop over heads, one decomposition after the other. Arguments as ``reference``."""
+    jitter, seed = options.get("jitter", 1e-7), options.get("seed", 0)
+    query, key, value, scale = prepare_square(query, key, value, False, options.get("scale"))
+    scores = jittered(scale * query @ key.mT, jitter, seed).flatten(0, 1)
+    maps = torch.stack([torch.linalg.qr(matrix)[0].square() for matrix in scores])
+    return maps.unflatten(0, query.shape[:2]).to(value.dtype) @ value
 
 
 # --- methods, the paper ----------------------------------------------------------------------------------------------
@@ -219,6 +231,7 @@ qr_attention = Method(
     cost=qr_cost,
     workspace=lambda implementation, *inputs, **options: qr_workspace(*inputs),
     tolerance={"float64": 1e-9, "float32": 1e-3},
+    baselines={"one_by_one": Baseline(qr_one_by_one)},
     shows_map=True,
 )
 
