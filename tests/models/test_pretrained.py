@@ -15,6 +15,7 @@ from workbench.tasks.sentences import EXAMPLES
 pytestmark = pytest.mark.skipif(bool(pretrained.why_not()), reason=" ".join(pretrained.why_not()))
 
 ATTENTION = sorted(catalog.methods("attention"))
+MIXERS = sorted(catalog.mixers())
 ACTIVATIONS = sorted(catalog.methods("activation"))
 PLAIN = [name for name in ACTIVATIONS if catalog.method(name).branches == 1]
 GATED = [name for name in ACTIVATIONS if catalog.method(name).branches > 1]
@@ -109,7 +110,7 @@ def test_flash_attention_2_leaves_the_sentence_vectors_unchanged(encoder, implem
     assert (before - after).abs().max() <= 2e-6
 
 
-@pytest.mark.parametrize("attention", ATTENTION)
+@pytest.mark.parametrize("attention", MIXERS)
 def test_a_sentence_alone_equals_the_sentence_in_a_padded_batch(encoder, attention):
     texts = [LONG, SHORT, MIDDLE, SHORT]
     together = encoder.encode(texts, attention=attention)
@@ -124,7 +125,7 @@ def test_more_texts_than_a_batch_come_back_in_order(encoder):
         torch.testing.assert_close(vectors[index], encoder.encode(texts[index])[0], rtol=0, atol=2e-6)
 
 
-@pytest.mark.parametrize("attention", ATTENTION)
+@pytest.mark.parametrize("attention", MIXERS)
 def test_map_times_value_is_what_the_layer_computed(encoder, attention):
     """For every layer and head, on the values that the layer really had."""
     model = encoder.model(attention=attention)
@@ -140,7 +141,9 @@ def test_map_times_value_is_what_the_layer_computed(encoder, attention):
     count = len(encoder.tokens(SENTENCE))
     assert inspection.tokens == encoder.tokens(SENTENCE)
     assert inspection.maps.shape == (6, 12, count, count)
-    torch.testing.assert_close(inspection.maps @ value, output, rtol=0, atol=5e-6)
+    # QR decompositions of ill-conditioned scores differ in the last digits when other matrices are in the batch.
+    atol = max(5e-6, catalog.method(attention).tolerance["float32"] / 2)
+    torch.testing.assert_close(inspection.maps @ value, output, rtol=0, atol=atol)
 
 
 @pytest.mark.parametrize("attention", ["softmax_attention", "flash_attention_2"])
@@ -160,6 +163,30 @@ def test_windows_and_causality_show_in_the_map(encoder):
         maps = encoder.inspect(SENTENCE, attention="flash_attention_2", attention_options=options).maps
         assert maps[..., hidden].abs().max() == 0
         assert maps[..., ~hidden].min() > 0
+
+
+def test_the_mixer_runs_in_the_chosen_layers_only(encoder):
+    """Up to the first swapped layer nothing changes; the maps are those of what each layer ran."""
+    before = encoder.inspect(SENTENCE).maps
+    options = {"attention": "sinkhorn_attention", "attention_options": {"iterations": 40}}
+    swapped = encoder.inspect(SENTENCE, layers=(3, 5), **options)
+    torch.testing.assert_close(swapped.maps[:3], before[:3], rtol=0, atol=2e-6)
+    off = (swapped.maps.sum(-2) - 1).abs().amax((1, 2))
+    assert (off[[3, 5]] < 0.05).all() and (off[[0, 1, 2, 4]] > 0.2).all()
+    assert torch.equal(encoder.encode(SENTENCE, layers=range(6), **options), encoder.encode(SENTENCE, **options))
+    torch.testing.assert_close(encoder.encode(SENTENCE, layers=(), **options), encoder.encode(SENTENCE))
+
+
+def test_layers_that_share_a_method_keep_their_own_options(encoder):
+    narrow = {"attention_options": {"window_left": 1, "window_right": 1}}
+    maps = encoder.inspect(SENTENCE, layers=(5,), **narrow).maps
+    assert (maps[:5, :, 2, 6] > 0).all() and (maps[5, :, 2, 6] == 0).all()
+
+
+def test_only_what_takes_a_tree_is_given_one(encoder):
+    for function in (encoder.inspect, encoder.encode, encoder.forward_call):
+        with pytest.raises(ValueError, match="softmax_attention takes no tree"):
+            function(SENTENCE, tree=lambda tokens: tokens)
 
 
 def test_as_any_transformers_model_would_use_it(encoder):
@@ -267,6 +294,7 @@ def test_what_runs_has_no_reason_against_it(encoder):
         (SENTENCE, {"activation": "poly_relu", "activation_order": 5}, "activation_order = 5 is not allowed"),
         (SENTENCE, {"implementation": "quick"}, "no implementation 'quick'"),
         (SENTENCE, {"attention_options": {"window_left": -3}}, "window_left = -3"),
+        (SENTENCE, {"layers": (1, 6)}, r"layers = \[1, 6\] is not allowed: choose from 0 to 5"),
     ],
 )
 def test_bad_input(encoder, text, options, message):

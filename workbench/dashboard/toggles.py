@@ -3,7 +3,7 @@
 The same on every page: what a toggle offers are the methods that name it, and "none" where it can be off. A toggle that
 no method names yet has nothing to offer, and says so.
 
-Attention, hierarchy and doubly stochastic normalisation choose one thing between them: the method that mixes tokens, the
+Attention, hierarchy and doubly stochastic normalisation choose one thing together: the method that mixes tokens, the
 *mixer*. The latter two, when they are on, replace softmax attention as a whole, so at most one of them can be.
 """
 

