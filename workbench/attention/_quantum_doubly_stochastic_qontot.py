@@ -7,11 +7,10 @@ from torch import Tensor
 
 from workbench.attention._inputs import KeyOrValue, Output, Query, cost, example
 from workbench.attention._quantum_doubly_stochastic_circuit import (
-    data_qubits,
     doubly_stochastic,
+    doubly_stochastic_fast,
     draw_parameters,
     gates,
-    inject,
     parameter_count,
     register_qubits,
 )
@@ -77,10 +76,9 @@ def qontot_reference(
     query, key, value, scale = prepare_square(query, key, value, is_causal, scale)
     tokens = query.shape[-2]
     circuit = circuit_of(tokens, layers, auxiliary)
-    scores = padded_scores(scale * query @ key.mT, circuit["tokens"])
+    scores = padded_scores(scale * query @ key.mT, circuit.pop("tokens"))
     if theta is None:
         theta = parameters_of(tokens, layers, auxiliary, seed).to(scores.device)
-    del circuit["tokens"]
     return doubly_stochastic(scores, theta, **circuit)[..., :tokens, :tokens] @ value
 
 
@@ -98,22 +96,13 @@ def qontot_fast(
 ) -> Output:
     """The same: on CUDA the amplitudes stay in registers, on a CPU gates are multiplied up to matrices of four wires.
     Backward walks the gates back, so nothing but the angles is kept. Arguments as ``reference``."""
-    from workbench_kernels.circuit import circuit as simulate
-
     query, key, value, scale = prepare_square(query, key, value, is_causal, scale)
     tokens, dtype = query.shape[-2], torch.promote_types(query.dtype, torch.float32)
     circuit = circuit_of(tokens, layers, auxiliary)
-    padded = circuit["tokens"]
-    scores = padded_scores(scale * query.to(dtype) @ key.to(dtype).mT, padded)
+    scores = padded_scores(scale * query.to(dtype) @ key.to(dtype).mT, circuit.pop("tokens"))
     if theta is None:
-        theta = parameters_of(tokens, layers, auxiliary, seed)
-    elif theta.shape != (parameter_count(**circuit),):
-        raise ValueError(
-            f"theta has shape {tuple(theta.shape)}; this circuit takes ({parameter_count(**circuit)},) parameters."
-        )
-    angles = inject(scores, theta.to(scores)).flatten(0, 1)
-    map = simulate(angles, data_qubits(padded), register_qubits(padded, auxiliary), circuit["layers"], True)
-    map = map.unflatten(0, query.shape[:2])[..., :tokens, :tokens]
+        theta = parameters_of(tokens, layers, auxiliary, seed).to(scores.device)
+    map = doubly_stochastic_fast(scores, theta, **circuit)[..., :tokens, :tokens]
     return (map @ value.to(dtype)).to(query.dtype)
 
 
