@@ -110,6 +110,27 @@ def test_map_shows_the_weights_first_row_on_top_and_the_sums_at_its_edges():
     assert list(made.xaxis[0].major_label_overrides.values()) == TOKENS  # a token may come twice
 
 
+def test_a_line_marks_the_sum_of_one():
+    made = plots.attention_map(3 * np.eye(5), TOKENS, TOKENS)
+    bars, ones = (made.select_one(name).data_source.data for name in ("sums", "ones"))
+    assert ones["x0"][0] - bars["left"][0] == pytest.approx((bars["right"][0] - bars["left"][0]) / 3)
+    assert ones["y0"][1] - bars["top"][5] == pytest.approx((bars["bottom"][5] - bars["top"][5]) / 3)
+    plots.update_attention_map(made, np.eye(5) / 2, TOKENS, TOKENS)
+    assert made.select_one("ones").data_source.data["x0"][0] > made.select_one("sums").data_source.data["right"][0]
+    difference = plots.difference_map(np.eye(5), np.eye(5), TOKENS, TOKENS)
+    assert len(difference.select_one("ones").data_source.data["x0"]) == 0
+
+
+def test_a_tree_stands_above_the_map_and_frames_its_groups():
+    made = plots.attention_map(weights(), TOKENS, TOKENS, tree=[(0, 5, 2), (1, 3, 1), (3, 4, 1)])
+    brackets, frames = (made.select_one(name).data_source.data for name in ("brackets", "frames"))
+    assert made.y_range.end == min(min(ys) for ys in brackets["ys"]) * 2.5 / 2 < 0
+    assert [min(ys) for ys in brackets["ys"]][0] < [min(ys) for ys in brackets["ys"]][1]
+    assert (list(frames["left"]), list(frames["bottom"])) == ([1], [3])  # neither the whole nor a single token
+    plots.update_attention_map(made, weights(), TOKENS, TOKENS)
+    assert made.y_range.end == 0 and not made.select_one("brackets").data_source.data["xs"]
+
+
 def test_two_maps_share_a_scale_on_request():
     mapper = plots.attention_map(weights(), TOKENS, TOKENS, high=0.9).select_one("matrix").glyph.color_mapper
     assert (mapper.low, mapper.high) == (0, 0.9)

@@ -19,11 +19,14 @@ from bokeh.models import (
 from bokeh.plotting import figure
 
 from workbench.plots.style import BLUE, DIVERGING, FONT, INK, ORANGE, SEQUENTIAL, blank, themed
+from workbench.plots.trees import Group, add_tree, show_tree
 
 MOST_LABELS = 26
 STRIP = 0.09  # how much of the map's side the sums at its edges take
+GAP = STRIP * 0.15  # between the map and the bars
 HEAD_PIXELS = 40
 SUMS = ("left", "right", "top", "bottom", "sum", "what")
+ONES = ("x0", "y0", "x1", "y1")
 
 
 def attention_map(
@@ -33,17 +36,20 @@ def attention_map(
     *,
     title: str = "",
     high: float | None = None,
+    tree: Sequence[Group] = (),
     overlay: tuple[np.ndarray, int, int] | None = None,
 ) -> figure:
     """One head's weights (queries, keys): a row for every query, its tokens at the sides, row and column sums as bars
-    at the edges.
+    at the edges, with a line where they are 1.
 
     ``high`` is the weight of the brightest colour (default: the largest weight); give two maps the same to compare
-    them. ``overlay`` is (kinds, block_rows, block_columns) of ``block_kinds``: the blocks that a kernel walks over.
+    them. ``tree`` are groups of tokens, see ``trees``: they are drawn above and on the map. ``overlay`` is (kinds,
+    block_rows, block_columns) of ``block_kinds``: the blocks that a kernel walks over.
     Raises ``ValueError`` when weights and tokens do not fit together.
     """
     made = _matrix(title, "attended to (key)", "attends (query)", SEQUENTIAL, "weight")
-    update_attention_map(made, weights, query_tokens, key_tokens, high=high)
+    add_tree(made)
+    update_attention_map(made, weights, query_tokens, key_tokens, high=high, tree=tree)
     if overlay is not None:
         _outline(made, *overlay)
     return made
@@ -56,10 +62,13 @@ def update_attention_map(
     key_tokens: Sequence[str],
     *,
     high: float | None = None,
+    tree: Sequence[Group] = (),
 ) -> None:
-    """Show other weights and tokens in a figure made by ``attention_map``; sizes may differ."""
+    """Show other weights, tokens and groups in a figure made by ``attention_map``; sizes may differ."""
     weights = np.asarray(weights, dtype=np.float32)
-    _fill(made, weights, query_tokens, key_tokens, low=0.0, high=high or float(np.nanmax(weights, initial=0)) or 1.0)
+    room = show_tree(made, tree, len(key_tokens), len(query_tokens))
+    high = high or float(np.nanmax(weights, initial=0)) or 1.0
+    _fill(made, weights, query_tokens, key_tokens, low=0.0, high=high, room=room)
 
 
 def difference_map(a: np.ndarray, b: np.ndarray, query_tokens: Sequence[str], key_tokens: Sequence[str]) -> figure:
@@ -210,6 +219,9 @@ def _matrix(title: str, x_label: str, y_label: str, palette: Sequence[str], unit
         "left", "right", "top", "bottom", fill_color=INK["neutral"], fill_alpha=0.55, line_color=None,
         source=ColumnDataSource(), name="sums",
     )  # fmt: skip
+    made.segment(
+        "x0", "y0", "x1", "y1", line_color=ORANGE, line_width=1.5, source=ColumnDataSource(), name="ones"
+    )  # fmt: skip
     made.add_tools(hover, HoverTool(renderers=[bars], tooltips="@what: @sum{0.00}"))
     bar = ColorBar(color_mapper=mapper, width=10, title=unit, ticker=BasicTicker(desired_num_ticks=5), padding=8)
     made.add_layout(bar, "right")
@@ -221,7 +233,7 @@ def _matrix(title: str, x_label: str, y_label: str, palette: Sequence[str], unit
 
 def _fill(
     made: figure, matrix: np.ndarray, rows: Sequence[str], columns: Sequence[str], *, low: float, high: float,
-    sums: bool = True,
+    sums: bool = True, room: float = 0.0,
 ) -> None:  # fmt: skip
     if matrix.shape != (len(rows), len(columns)):
         raise ValueError(f"A map of shape {matrix.shape} does not fit {len(rows)} queries and {len(columns)} keys.")
@@ -232,31 +244,42 @@ def _fill(
         "image": [matrix], "width": [width], "height": [height], "rows": [list(rows)], "columns": [list(columns)],
     }  # fmt: skip
     made.select_one("sums").data_source.data = _edge_sums(matrix, rows, columns) if sums else dict.fromkeys(SUMS, [])
+    made.select_one("ones").data_source.data = _ones(matrix) if sums and low == 0 else dict.fromkeys(ONES, [])
     edge = STRIP if sums else 0
     made.x_range.update(start=0, end=width * (1 + edge), reset_start=0, reset_end=width * (1 + edge))
-    made.y_range.update(start=height * (1 + edge), end=0, reset_start=height * (1 + edge), reset_end=0)
+    made.y_range.update(start=height * (1 + edge), end=-room, reset_start=height * (1 + edge), reset_end=-room)
     _label(made.xaxis[0], columns)
     _label(made.yaxis[0], rows)
 
 
 def _edge_sums(matrix: np.ndarray, rows: Sequence[str], columns: Sequence[str]) -> dict[str, Any]:
-    """Bars at the right (what each row sums to) and below (what each column does), each side scaled to its largest."""
+    """Bars at the right (what each row sums to) and below (what each column does), each side scaled to its largest sum,
+    or to 1."""
     height, width = matrix.shape
-
-    def lengths(sums: np.ndarray, side: int) -> np.ndarray:
-        return np.abs(sums) / (np.abs(sums).max(initial=0) or 1) * side * STRIP * 0.8
-
     given, received = np.nan_to_num(matrix).sum(1), np.nan_to_num(matrix).sum(0)
     row, column = np.arange(height), np.arange(width)
-    gap_x, gap_y = width * STRIP * 0.15, height * STRIP * 0.15
+    gap_x, gap_y = width * GAP, height * GAP
     return {
         "left": np.r_[np.full(height, width + gap_x), column + 0.1],
-        "right": np.r_[width + gap_x + lengths(given, width), column + 0.9],
+        "right": np.r_[width + gap_x + np.abs(given) * _length(given, width), column + 0.9],
         "top": np.r_[row + 0.1, np.full(width, height + gap_y)],
-        "bottom": np.r_[row + 0.9, height + gap_y + lengths(received, height)],
+        "bottom": np.r_[row + 0.9, height + gap_y + np.abs(received) * _length(received, height)],
         "sum": np.r_[given, received],
         "what": [f"“{name}” gives" for name in rows] + [f"“{name}” receives" for name in columns],
     }
+
+
+def _ones(matrix: np.ndarray) -> dict[str, Any]:
+    """The lines at which a bar of ``_edge_sums`` stands for a sum of 1."""
+    height, width = matrix.shape
+    given, received = np.nan_to_num(matrix).sum(1), np.nan_to_num(matrix).sum(0)
+    x, y = width * (1 + GAP) + _length(given, width), height * (1 + GAP) + _length(received, height)
+    return {"x0": [x, 0], "y0": [0, y], "x1": [x, width], "y1": [height, y]}
+
+
+def _length(sums: np.ndarray, side: int) -> float:
+    """How long the bar of a sum of 1 is."""
+    return side * STRIP * 0.8 / max(1.0, float(np.abs(sums).max(initial=0)))
 
 
 def _label(axis: Any, names: Sequence[str]) -> None:
