@@ -230,7 +230,7 @@ def _stream_backward(query, key, value, grad, gradients, row_dot, rows, columns,
 
     x, y = _coefficients(rows, columns, grad_rows, grad_columns)
     grid, settings = _stream_launch("gather_scores", query, rows)
-    settings |= {"WIDTH": x.shape[-1], "PRECISION": "tf32x3" if settings["PARTS"] == 3 else "tf32"}
+    settings |= {"WIDTH": -(-iterations // 16) * 16, "PRECISION": "tf32x3" if settings["PARTS"] == 3 else "tf32"}
     on_query = (query, key, value, grad, x, y, rows[-1], last_v, gradients[0])
     on_key = (key, query, grad, value, y, x, last_v, rows[-1], gradients[1])
     for a, b, c, d, e, f, own, other, gradient in (on_query, on_key):
@@ -241,10 +241,10 @@ def _stream_backward(query, key, value, grad, gradients, row_dot, rows, columns,
 
 
 def _coefficients(rows: Tensor, columns: Tensor, grad_rows: Tensor, grad_columns: Tensor) -> tuple[Tensor, Tensor]:
-    """X and Y (batch, heads, tokens, half-steps, padded to a multiple of 16)."""
+    """X and Y (batch, heads, tokens, half-steps), padded with zeros to a power of two."""
     _, batch, heads, tokens = rows.shape
     iterations = len(rows) + len(columns)
-    width = -(-iterations // 16) * 16
+    width = _padded(iterations)
     x = torch.empty(batch, heads, tokens, width, dtype=torch.float32, device=rows.device)
     y = torch.empty_like(x)
     block = max(1, 1024 // width)

