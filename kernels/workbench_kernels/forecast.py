@@ -1,0 +1,433 @@
+"""Forecasts from finite differences: one for all modules of a network at once, their refresh, and how good one was.
+
+A stack of differences holds ``entries`` tensors like the feature: its last value, then its divided differences. Stacks
+are (batch, entries, tokens, width), or (batch, modules, entries, tokens, width) for a whole network.
+
+Everything here moves memory and computes next to nothing: each kernel reads what it needs once, in pieces of rows, and
+adds up in float32. Sums run in a fixed order: the same input gives the same bits.
+"""
+
+import torch
+from torch import Tensor
+
+from workbench_kernels.operators import operator
+from workbench_kernels.tiles import arithmetic, next_power_of_2, why_not
+
+try:
+    import triton
+    import triton.language as tl
+except ImportError:  # `tiles.why_not` says so
+    triton = None
+
+# Numbers and warps of a program; a program of the forecast reads UNROLL modules before it adds them up.
+FORECAST_TILE, FORECAST_WARPS, UNROLL = 512, 2, 2
+REFRESH_TILE, REFRESH_WARPS = 1024, 4
+ERROR_TILE, ERROR_WARPS = 2048, 4
+COLUMNS = 128  # of a tile: a cache line of two-byte numbers, or two
+
+
+def forecast_modules(hidden: Tensor, derivatives: Tensor, gates: Tensor, weights: Tensor) -> Tensor:
+    """``hidden + sum over modules k of gates[:, k] * (sum over entries i of weights[:, i] * derivatives[:, k, i])``.
+
+    hidden (batch, tokens, width), derivatives (batch, modules, entries, tokens, width), gates (batch, modules, width),
+    weights (batch, entries). Modules are added in their order, in float32 (float64 for float64 input); the result has
+    hidden's dtype. Differentiable once, the backward pass in plain PyTorch. On CUDA it needs Triton.
+    """
+    return torch.ops.workbench.forecast_modules(hidden, derivatives, gates, weights)
+
+
+def forecast(derivatives: Tensor, weights: Tensor, out: Tensor | None = None) -> Tensor:
+    """``sum over entries i of weights[:, i] * derivatives[:, i]`` for derivatives (batch, entries, tokens, width).
+
+    Not differentiable: what a sampler calls, on any device. ``out`` (batch, tokens, width), contiguous, takes the
+    result if given.
+    """
+    if _has_kernel(derivatives):
+        return _forecast_on_cuda(None, derivatives[:, None], None, weights, out)
+    result = _combined(derivatives.to(arithmetic(derivatives.dtype)), weights).to(derivatives.dtype)
+    return result if out is None else out.copy_(result)
+
+
+def refresh_derivatives(feature: Tensor, derivatives: Tensor, rates: Tensor) -> Tensor:
+    """The stack after a new feature: ``new[0] = feature``, ``new[i + 1] = (new[i] - derivatives[i]) * rate``.
+
+    feature (batch, tokens, width), derivatives (batch, entries, tokens, width), rates (batch,): one over the
+    steps since the last refresh. The result is a new tensor. Differentiable once. On CUDA it needs Triton.
+    """
+    return torch.ops.workbench.refresh_derivatives(feature, derivatives, rates)
+
+
+def refresh_(feature: Tensor, derivatives: Tensor, rates: Tensor) -> None:
+    """``refresh_derivatives``, in place: one read and one write of the stack. ``derivatives`` may have gaps between its
+    batches and entries, as one module's part of a network's stack has. Not differentiable."""
+    if _has_kernel(derivatives):
+        _refresh_on_cuda(feature, derivatives, derivatives, rates, None, None, None)
+    else:
+        _refresh_in_pieces(feature, derivatives, rates, derivatives)
+
+
+def add_gated(
+    hidden: Tensor, feature: Tensor, gates: Tensor, derivatives: Tensor | None = None, rates: Tensor | None = None
+) -> Tensor:
+    """``hidden + gates[:, None] * feature``; with ``derivatives`` it refreshes them in the same pass, in place.
+
+    hidden and feature (batch, tokens, width), gates (batch, width), derivatives and rates as in ``refresh_``. What a
+    sampler calls after every module: on CUDA one kernel, so that the cache costs its own bytes only.
+    """
+    if _has_kernel(hidden):
+        out = torch.empty_like(hidden, memory_format=torch.contiguous_format)
+        _refresh_on_cuda(feature, derivatives, derivatives, rates, hidden, gates, out)
+        return out
+    if derivatives is not None:
+        _refresh_in_pieces(feature, derivatives, rates, derivatives)
+    return torch.addcmul(hidden, gates[:, None], feature)
+
+
+def error_sums(hidden: Tensor, derivatives: Tensor, weights: Tensor) -> Tensor:
+    """(batch, 2): the sums over tokens and width of ``|forecast - hidden|`` and of ``|hidden|``.
+
+    hidden (batch, tokens, width), derivatives (batch, entries, tokens, width), weights (batch, entries). The
+    forecast is never written down. The result is float32 (float64 for float64 input), its sums in a fixed order.
+    Differentiable once. On CUDA it needs Triton.
+    """
+    return torch.ops.workbench.error_sums(hidden, derivatives, weights)
+
+
+# --- CUDA ------------------------------------------------------------------------------------------------------------
+
+
+def _has_kernel(tensor: Tensor) -> bool:
+    """Whether there is a kernel for it; a sampler in float64, or without Triton, gets plain PyTorch on any device."""
+    return tensor.is_cuda and not why_not(tensor.dtype)
+
+
+def forecast_modules_triton(hidden: Tensor, derivatives: Tensor, gates: Tensor, weights: Tensor) -> Tensor:
+    return _forecast_on_cuda(hidden, derivatives, gates, weights, None)
+
+
+def _forecast_on_cuda(
+    hidden: Tensor | None, derivatives: Tensor, gates: Tensor | None, weights: Tensor, out: Tensor | None
+) -> Tensor:
+    derivatives = _with_dense_rows(derivatives)
+    batch, modules, entries, tokens, width = derivatives.shape
+    if out is None:
+        out = torch.empty(batch, tokens, width, dtype=derivatives.dtype, device=derivatives.device)
+    hidden = out if hidden is None else hidden.contiguous()
+    gated = gates is not None
+    gates = (gates if gates.stride(2) == 1 else gates.contiguous()) if gated else out
+    grid, rows, columns = _grid(batch, tokens, width, FORECAST_TILE)
+    unroll = next(count for count in (UNROLL, 2, 1) if modules % count == 0)
+    with torch.cuda.device_of(out):
+        _forecast_kernel[grid](
+            hidden, derivatives, gates, weights, out, modules, tokens, width, *derivatives.stride()[:3],
+            gates.stride(0) if gated else 0, gates.stride(1) if gated else 0, *weights.stride(),
+            ENTRIES=entries, GATED=gated, UNROLL=unroll, ROWS=rows, COLUMNS=columns, num_warps=FORECAST_WARPS,
+        )  # fmt: skip
+    return out
+
+
+def refresh_derivatives_triton(feature: Tensor, derivatives: Tensor, rates: Tensor) -> Tensor:
+    out = torch.empty(derivatives.shape, dtype=derivatives.dtype, device=derivatives.device)
+    _refresh_on_cuda(feature, _with_dense_rows(derivatives), out, rates, None, None, None)
+    return out
+
+
+def _refresh_on_cuda(
+    feature: Tensor,
+    old: Tensor | None,
+    new: Tensor | None,
+    rates: Tensor | None,
+    hidden: Tensor | None,
+    gates: Tensor | None,
+    out: Tensor | None,
+) -> None:
+    feature = feature.contiguous()
+    batch, tokens, width = feature.shape
+    hidden = feature if hidden is None else hidden.contiguous()
+    grid, rows, columns = _grid(batch, tokens, width, REFRESH_TILE)
+    with torch.cuda.device_of(feature):
+        _refresh_kernel[grid](
+            feature,
+            feature if old is None else old,
+            feature if new is None else new,
+            feature if rates is None else rates,
+            hidden,
+            feature if gates is None else gates,
+            feature if out is None else out,
+            tokens,
+            width,
+            *((0, 0) if old is None else old.stride()[:2]),
+            *((0, 0) if new is None else new.stride()[:2]),
+            0 if rates is None else rates.stride(0),
+            0 if gates is None else gates.stride(0),
+            ENTRIES=0 if new is None else new.shape[1],
+            ADD=out is not None,
+            ROWS=rows,
+            COLUMNS=columns,
+            num_warps=REFRESH_WARPS,
+        )
+
+
+def error_sums_triton(hidden: Tensor, derivatives: Tensor, weights: Tensor) -> Tensor:
+    hidden, derivatives = hidden.contiguous(), _with_dense_rows(derivatives)
+    batch, entries, tokens, width = derivatives.shape
+    (programs,), rows, columns = _grid(batch, tokens, width, ERROR_TILE)
+    pieces = programs // batch
+    partials = torch.empty(batch, 2, pieces, dtype=torch.float32, device=hidden.device)
+    sums = torch.empty(batch, 2, dtype=torch.float32, device=hidden.device)
+    with torch.cuda.device_of(hidden):
+        _error_kernel[(programs,)](
+            hidden, derivatives, weights, partials, tokens, width, *derivatives.stride()[:2], *weights.stride(),
+            ENTRIES=entries, ROWS=rows, COLUMNS=columns, num_warps=ERROR_WARPS,
+        )  # fmt: skip
+        _sum_kernel[(2 * batch,)](partials, sums, pieces, BLOCK=min(1024, next_power_of_2(pieces)), num_warps=4)
+    return sums
+
+
+def _grid(batch: int, tokens: int, width: int, tile: int) -> tuple[tuple[int], int, int]:
+    """Programs, rows and columns of a tile; a program has one batch element's rows."""
+    columns = min(COLUMNS, next_power_of_2(width))
+    rows = min(tile // columns, next_power_of_2(tokens))
+    return (batch * -(-tokens // rows) * -(-width // columns),), rows, columns
+
+
+def _with_dense_rows(stack: Tensor) -> Tensor:
+    """The stack, (tokens, width) of each of its entries in one piece; copied only where it must be."""
+    dense = stack.stride(-1) == 1 and stack.stride(-2) == stack.shape[-1]
+    return stack if dense else stack.contiguous()
+
+
+# --- CPU -------------------------------------------------------------------------------------------------------------
+
+
+def forecast_modules_torch(hidden: Tensor, derivatives: Tensor, gates: Tensor, weights: Tensor) -> Tensor:
+    """As ``forecast_modules_triton``: one pass over the stack."""
+    dtype = arithmetic(hidden.dtype)
+    total = torch.empty(hidden.shape, dtype=dtype, device=hidden.device).copy_(hidden)
+    factors = weights.to(dtype)[:, None, :, None] * gates.to(dtype)[:, :, None]
+    for module in range(derivatives.shape[1]):
+        for entry in range(derivatives.shape[2]):
+            total.addcmul_(derivatives[:, module, entry].to(dtype), factors[:, module, entry, None])
+    return total.to(hidden.dtype)
+
+
+def refresh_derivatives_torch(feature: Tensor, derivatives: Tensor, rates: Tensor) -> Tensor:
+    out = torch.empty(derivatives.shape, dtype=derivatives.dtype, device=derivatives.device)
+    _refresh_in_pieces(feature, derivatives, rates, out)
+    return out
+
+
+def _refresh_in_pieces(feature: Tensor, old: Tensor, rates: Tensor, new: Tensor) -> None:
+    """From ``old`` to ``new``, which may be the same tensor: an entry is read before it is written."""
+    dtype = arithmetic(feature.dtype)
+    entry, rates = feature.to(dtype), rates.to(dtype)[:, None, None]
+    for number in range(old.shape[1]):
+        following = (entry - old[:, number]).mul_(rates) if number + 1 < old.shape[1] else None
+        new[:, number] = entry
+        entry = following
+
+
+def error_sums_torch(hidden: Tensor, derivatives: Tensor, weights: Tensor) -> Tensor:
+    dtype = arithmetic(hidden.dtype)
+    truth = hidden.to(dtype)
+    off = _combined(derivatives.to(dtype), weights).sub_(truth)
+    return torch.stack([part.abs().sum((1, 2)) for part in (off, truth)], dim=1)
+
+
+def _combined(derivatives: Tensor, weights: Tensor) -> Tensor:
+    weights = weights.to(derivatives.dtype)[:, :, None, None]
+    total = derivatives[:, 0] * weights[:, 0]
+    for entry in range(1, derivatives.shape[1]):
+        total.addcmul_(derivatives[:, entry], weights[:, entry])
+    return total
+
+
+# --- the operators ---------------------------------------------------------------------------------------------------
+
+
+def _forecast_modules(hidden: Tensor, derivatives: Tensor, gates: Tensor, weights: Tensor) -> Tensor:
+    chosen = forecast_modules_triton if _has_kernel(hidden) else forecast_modules_torch
+    return chosen(hidden, derivatives, gates, weights)
+
+
+def _refresh_derivatives(feature: Tensor, derivatives: Tensor, rates: Tensor) -> Tensor:
+    chosen = refresh_derivatives_triton if _has_kernel(feature) else refresh_derivatives_torch
+    return chosen(feature, derivatives, rates)
+
+
+def _error_sums(hidden: Tensor, derivatives: Tensor, weights: Tensor) -> Tensor:
+    chosen = error_sums_triton if _has_kernel(hidden) else error_sums_torch
+    return chosen(hidden, derivatives, weights)
+
+
+operator("forecast_modules", cuda=_forecast_modules, cpu=forecast_modules_torch)
+operator("refresh_derivatives", cuda=_refresh_derivatives, cpu=refresh_derivatives_torch)
+operator("error_sums", cuda=_error_sums, cpu=error_sums_torch)
+
+
+@torch.library.register_fake("workbench::forecast_modules")
+def _(hidden: Tensor, derivatives: Tensor, gates: Tensor, weights: Tensor) -> Tensor:
+    return hidden.new_empty(hidden.shape)
+
+
+@torch.library.register_fake("workbench::refresh_derivatives")
+def _(feature: Tensor, derivatives: Tensor, rates: Tensor) -> Tensor:
+    return derivatives.new_empty(derivatives.shape)
+
+
+@torch.library.register_fake("workbench::error_sums")
+def _(hidden: Tensor, derivatives: Tensor, weights: Tensor) -> Tensor:
+    return hidden.new_empty(len(hidden), 2, dtype=arithmetic(hidden.dtype))
+
+
+def _keep(ctx, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _differentiate_forecast(ctx, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    hidden, derivatives, gates, weights = ctx.saved_tensors
+    dtype = arithmetic(hidden.dtype)
+    g, stack, alpha, w = (each.to(dtype) for each in (grad, derivatives, gates, weights))
+    gated = g[:, None] * alpha[:, :, None]  # (batch, modules, tokens, width)
+    grad_stack = gated[:, :, None] * w[:, None, :, None, None]
+    grad_gates = torch.einsum("btd,bketd,be->bkd", g, stack, w)
+    grad_weights = torch.einsum("bktd,bketd->be", gated, stack)
+    return (
+        grad.to(hidden.dtype),
+        grad_stack.to(derivatives.dtype),
+        grad_gates.to(gates.dtype),
+        grad_weights.to(weights.dtype),
+    )
+
+
+def _differentiate_refresh(ctx, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Entry i + 1 passes ``rate`` times its gradient on to entry i, and takes as much from the old entry i."""
+    feature, derivatives, rates = ctx.saved_tensors
+    dtype = arithmetic(feature.dtype)
+    g, old, rate = grad.to(dtype), derivatives.to(dtype), rates.to(dtype)
+    slowness = rate[:, None, None]
+    new = [feature.to(dtype)]
+    for entry in range(old.shape[1] - 1):
+        new.append((new[-1] - old[:, entry]) * slowness)
+    grad_old, grad_rate = torch.zeros_like(old), torch.zeros_like(rate)
+    above = g[:, -1]
+    for entry in range(old.shape[1] - 2, -1, -1):
+        grad_rate += (above * (new[entry] - old[:, entry])).sum((1, 2))
+        grad_old[:, entry] = -slowness * above
+        above = g[:, entry] + slowness * above
+    return above.to(feature.dtype), grad_old.to(derivatives.dtype), grad_rate.to(rates.dtype)
+
+
+def _differentiate_error(ctx, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    hidden, derivatives, weights = ctx.saved_tensors
+    dtype = grad.dtype
+    truth, stack, w = (each.to(dtype) for each in (hidden, derivatives, weights))
+    off = grad[:, 0, None, None] * (_combined(stack, w) - truth).sign()
+    grad_stack = off[:, None] * w[:, :, None, None]
+    grad_weights = torch.einsum("btd,betd->be", off, stack)
+    grad_hidden = grad[:, 1, None, None] * truth.sign() - off
+    return grad_hidden.to(hidden.dtype), grad_stack.to(derivatives.dtype), grad_weights.to(weights.dtype)
+
+
+torch.library.register_autograd("workbench::forecast_modules", _differentiate_forecast, setup_context=_keep)
+torch.library.register_autograd("workbench::refresh_derivatives", _differentiate_refresh, setup_context=_keep)
+torch.library.register_autograd("workbench::error_sums", _differentiate_error, setup_context=_keep)
+
+
+# --- the kernels -----------------------------------------------------------------------------------------------------
+
+if triton is not None:
+
+    @triton.jit
+    def _tile(tokens, width, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+        """This program's batch element, its place among that element's tiles, row (ROWS, 1) and column (1, COLUMNS)
+        numbers, and the mask."""
+        across = tl.cdiv(width, COLUMNS)
+        tiles = across * tl.cdiv(tokens, ROWS)
+        program = tl.program_id(0)
+        within = program % tiles
+        row = (within // across) * ROWS + tl.arange(0, ROWS)[:, None]
+        column = (within % across) * COLUMNS + tl.arange(0, COLUMNS)[None]
+        return (program // tiles).to(tl.int64), within, row, column, (row < tokens) & (column < width)
+
+    @triton.jit
+    def _stream(pointer, mask):
+        return tl.load(pointer, mask=mask, other=0.0, eviction_policy="evict_first").to(tl.float32)
+
+    @triton.jit
+    def _forecast_kernel(
+        hidden, derivatives, gates, weights, out, modules, tokens, width,
+        stride_batch, stride_module, stride_entry, gate_batch, gate_module, weight_batch, weight_entry,
+        ENTRIES: tl.constexpr, GATED: tl.constexpr, UNROLL: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+    ):  # fmt: skip
+        batch, _, row, column, mask = _tile(tokens, width, ROWS, COLUMNS)
+        place = row * width + column
+        own = batch * tokens * width + place
+        source = derivatives + batch * stride_batch + place
+        gate = gates + batch * gate_batch + column
+        weight = weights + batch * weight_batch
+        total = _stream(hidden + own, mask) if GATED else tl.zeros((ROWS, COLUMNS), tl.float32)
+        for first in range(0, modules, UNROLL):
+            for step in tl.static_range(UNROLL):
+                module = (first + step).to(tl.int64)
+                value = tl.zeros((ROWS, COLUMNS), tl.float32)
+                for entry in tl.static_range(ENTRIES):
+                    w = tl.load(weight + entry * weight_entry).to(tl.float32)
+                    value += w * _stream(source + module * stride_module + entry * stride_entry, mask)
+                if GATED:
+                    g = tl.load(gate + module * gate_module, mask=column < width, other=0.0).to(tl.float32)
+                    total += g * value
+                else:
+                    total += value
+        tl.store(out + own, total, mask=mask)
+
+    @triton.jit
+    def _refresh_kernel(
+        feature, old, new, rates, hidden, gates, out, tokens, width,
+        old_batch, old_entry, new_batch, new_entry, rate_stride, gate_stride,
+        ENTRIES: tl.constexpr, ADD: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+    ):  # fmt: skip
+        batch, _, row, column, mask = _tile(tokens, width, ROWS, COLUMNS)
+        place = row * width + column
+        own = batch * tokens * width + place
+        value = _stream(feature + own, mask)
+        if ADD:
+            gate = tl.load(gates + batch * gate_stride + column, mask=column < width, other=0.0).to(tl.float32)
+            before = tl.load(hidden + own, mask=mask, other=0.0).to(tl.float32)
+            tl.store(out + own, before + gate * value, mask=mask)
+        if ENTRIES:
+            rate = tl.load(rates + batch * rate_stride).to(tl.float32)
+            for entry in tl.static_range(ENTRIES):
+                if entry + 1 < ENTRIES:
+                    following = (value - _stream(old + batch * old_batch + entry * old_entry + place, mask)) * rate
+                    tl.store(new + batch * new_batch + entry * new_entry + place, value, mask=mask)
+                    value = following
+                else:
+                    tl.store(new + batch * new_batch + entry * new_entry + place, value, mask=mask)
+
+    @triton.jit
+    def _error_kernel(
+        hidden, derivatives, weights, partials, tokens, width,
+        stride_batch, stride_entry, weight_batch, weight_entry,
+        ENTRIES: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+    ):  # fmt: skip
+        batch, within, row, column, mask = _tile(tokens, width, ROWS, COLUMNS)
+        place = row * width + column
+        truth = tl.load(hidden + batch * tokens * width + place, mask=mask, other=0.0).to(tl.float32)
+        forecast = tl.zeros((ROWS, COLUMNS), tl.float32)
+        for entry in tl.static_range(ENTRIES):
+            w = tl.load(weights + batch * weight_batch + entry * weight_entry).to(tl.float32)
+            forecast += w * _stream(derivatives + batch * stride_batch + entry * stride_entry + place, mask)
+        tiles = tl.cdiv(width, COLUMNS) * tl.cdiv(tokens, ROWS)
+        to = partials + batch * 2 * tiles + within
+        tl.store(to, tl.sum(tl.abs(forecast - truth)))
+        tl.store(to + tiles, tl.sum(tl.abs(truth)))
+
+    @triton.jit
+    def _sum_kernel(partials, sums, pieces, BLOCK: tl.constexpr):
+        which = tl.program_id(0)
+        columns = tl.arange(0, BLOCK)
+        total = tl.zeros((BLOCK,), tl.float32)
+        for start in range(0, pieces, BLOCK):
+            total += tl.load(partials + which * pieces + start + columns, mask=start + columns < pieces, other=0.0)
+        tl.store(sums + which, tl.sum(total))

@@ -1,0 +1,1 @@
+"""Generation: how a sampler gets by with fewer calls of its network."""

@@ -1,0 +1,361 @@
+"""Sampling from a diffusion transformer, with or without a cache: one step at a time, or all of them at once.
+
+``sample`` yields a ``Step`` for every step of the walk from noise to image, the last one with the result. ``Sampler``
+is the same thing kept: its caches and, on CUDA, its graphs are made once and used for every further run.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from workbench import controls
+from workbench.generation import confidence_gated_taylor, taylorseer
+from workbench.models.caching import ALSO, STRATEGIES, Outcome, Stage, plain
+from workbench.models.diffusion_quality import Quality, quality
+from workbench.models.diffusion_training import TIME_SCALE, DiffusionLap, train_dit
+from workbench.models.dit import DiT
+
+__all__ = ["DiffusionLap", "Quality", "Recorded", "Sampler", "Step", "quality", "record", "sample", "train_dit"]
+
+METHODS = {
+    method.name: method
+    for paper in (taylorseer.PAPER, confidence_gated_taylor.PAPER)
+    for method in paper.methods
+    if method.toggle == "caching"
+}
+Solver = Literal["euler", "ddim"]
+NOISE_STEPS = 1000  # of the chain that DDIM takes its steps from
+CONDITIONS_BYTES = 64 * 2**20  # how much of the modulation is computed ahead
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of a sampling run, after it was made.
+
+    index, steps    which of how many; ``time`` is the network's, from 1000 (noise) down
+    computed        whether the network was computed for any sample; ``share``: for which part of the batch
+    error           the cache's own estimate of the forecast's relative error (at the first block), or what was recorded
+    milliseconds    of this step alone
+    cache_bytes     what the cache holds, all the time
+    sample          the images now, (batch, channels, side, side), float32 or float64: a copy
+    true_error      with ``record_error``, on forecast steps: relative error of the last block's output
+    module_errors   the same for every module's output, where the modules are forecast one by one
+    """
+
+    index: int
+    steps: int
+    time: float
+    computed: bool
+    error: float | None
+    milliseconds: float
+    cache_bytes: int
+    sample: Tensor
+    share: float = 1.0
+    true_error: float | None = None
+    module_errors: Tensor | None = None
+
+
+def sample(
+    model: DiT,
+    noise: Tensor,
+    labels: Tensor,
+    *,
+    steps: int = 50,
+    caching: str = "none",
+    options: Mapping[str, Any] | None = None,
+    guidance: float = 1.0,
+    sampler: Solver = "euler",
+    cuda_graphs: bool | None = None,
+    record_error: bool = False,
+) -> Iterator[Step]:
+    """Walk from noise to images; yield every step as it is made. Stop reading and it stops working.
+
+    noise         (batch, channels, side, side), standard normal, on the model's device; float64 stays float64
+    labels        (batch,) of integers, or (steps, batch): a label that changes on the way
+    caching       "none", or a method of the toggle "caching", with ``options`` for its knobs
+    guidance      1: none; else the network runs with and without the label, and the difference is stretched
+    sampler       "euler" for a network trained as rectified flow, "ddim" for one trained to find noise
+    cuda_graphs   None: where the device is CUDA. True raises ``ValueError`` elsewhere
+    record_error  compute forecast steps as well, without using it, and say how far off they were: slow, and no graphs
+
+    Raises ``ValueError`` for settings that are not allowed and for shapes that do not fit.
+    """
+    settings = {"steps": steps, "caching": caching, "options": options, "guidance": guidance, "sampler": sampler}
+    made = Sampler(model, **settings, cuda_graphs=cuda_graphs, record_error=record_error)
+    return made.steps_of(noise, labels)
+
+
+class Sampler:
+    """``sample`` with its settings fixed: ``sampler(noise, labels)`` gives the images, ``steps_of`` every step.
+
+    The call without steps never waits for the device, except where a gate has to decide. Caches and graphs are made on
+    the first run with a shape of noise, and again when the shape changes.
+    """
+
+    def __init__(
+        self,
+        model: DiT,
+        *,
+        steps: int = 50,
+        caching: str = "none",
+        options: Mapping[str, Any] | None = None,
+        guidance: float = 1.0,
+        sampler: Solver = "euler",
+        cuda_graphs: bool | None = None,
+        record_error: bool = False,
+    ) -> None:
+        if not isinstance(steps, int) or isinstance(steps, bool) or not 1 <= steps <= NOISE_STEPS:
+            raise ValueError(f"steps = {steps!r} is not allowed: choose a whole number from 1 to {NOISE_STEPS}.")
+        if sampler not in ("euler", "ddim"):
+            raise ValueError(f"sampler = {sampler!r} is not allowed: choose 'euler' or 'ddim'.")
+        if cuda_graphs and model.label.weight.device.type != "cuda":
+            raise ValueError(f"CUDA graphs need a model on CUDA, not on {model.label.weight.device.type}.")
+        self.model, self.steps, self.guidance, self.record_error = model, steps, float(guidance), record_error
+        self.caching, self.options = caching, _options(caching, options or {})
+        self.graphs = cuda_graphs if cuda_graphs is not None else model.label.weight.is_cuda and not record_error
+        self.times, self.factors = (euler if sampler == "euler" else ddim)(steps)
+        self._run: _Run | None = None
+
+    @torch.no_grad()
+    def __call__(self, noise: Tensor, labels: Tensor) -> Tensor:
+        """The images, (batch, channels, side, side). Raises ``ValueError`` for shapes that do not fit."""
+        run = self._prepared(noise, labels)
+        for step in range(self.steps):
+            run.step(step, record=False)
+        return run.stage.images.clone()
+
+    @torch.no_grad()
+    def steps_of(self, noise: Tensor, labels: Tensor) -> Iterator[Step]:
+        """Every step, as ``sample`` yields them. One run at a time: a new one takes over the caches of the last."""
+        run = self._prepared(noise, labels)
+        for step in range(self.steps):
+            with torch.no_grad():  # a generator's caller may have left it
+                _wait(noise)
+                begun = time.perf_counter()
+                outcome = run.step(step, record=self.record_error)
+                _wait(noise)
+                spent = 1e3 * (time.perf_counter() - begun)
+                images = run.stage.images.clone()
+            yield Step(
+                index=step,
+                steps=self.steps,
+                time=self.times[step].item(),
+                computed=outcome.share > 0,
+                error=outcome.error,
+                milliseconds=spent,
+                cache_bytes=run.cache_bytes,
+                sample=images,
+                share=outcome.share,
+                true_error=outcome.true_error,
+                module_errors=outcome.module_errors,
+            )
+
+    def _prepared(self, noise: Tensor, labels: Tensor) -> _Run:
+        config, batch = self.model.config, len(noise)
+        expected = (batch, config.channels, config.image, config.image)
+        if tuple(noise.shape) != expected or not batch:
+            raise ValueError(
+                f"noise must be (batch, {', '.join(map(str, expected[1:]))}) here, not {tuple(noise.shape)}."
+            )
+        if tuple(labels.shape) not in ((batch,), (self.steps, batch)) or labels.is_floating_point():
+            raise ValueError(
+                f"labels must be whole numbers ({batch},) or ({self.steps}, {batch}), not {tuple(labels.shape)} of "
+                f"{str(labels.dtype)[6:]}."
+            )
+        if noise.device != self.model.label.weight.device:
+            raise ValueError(f"The noise is on {noise.device}, the network on {self.model.label.weight.device}.")
+        if self._run is None or not self._run.fits(noise):
+            self._run = None  # first make room
+            self._run = _Run(self, noise)
+        self._run.start(noise, labels)
+        return self._run
+
+
+class _Run:
+    """The tensors of a sampling run, and its strategy's parts, as graphs where graphs are wanted."""
+
+    def __init__(self, sampler: Sampler, noise: Tensor) -> None:
+        self.sampler = sampler
+        kind = STRATEGIES[sampler.caching]
+        columns = kind.columns(sampler.steps, **sampler.options)
+        exact = torch.float64 if noise.dtype == torch.float64 else torch.float32
+        self.stage = Stage(sampler.model, torch.zeros_like(noise, dtype=exact), sampler.guidance, columns.shape[1])
+        self.strategy = kind(self.stage, sampler.steps, **sampler.options)
+        self.numbers = torch.cat((sampler.factors, columns), dim=1).to(self.stage.numbers)
+        self.conditions = _Conditions(self.stage, sampler.times)
+        self.play = _capture(self.strategy.parts) if sampler.graphs else self._call
+
+    @property
+    def cache_bytes(self) -> int:
+        return sum(cache.nbytes for cache in self.strategy.caches)
+
+    def fits(self, noise: Tensor) -> bool:
+        exact = torch.float64 if noise.dtype == torch.float64 else torch.float32
+        return noise.shape == self.stage.images.shape and exact == self.stage.images.dtype
+
+    def start(self, noise: Tensor, labels: Tensor) -> None:
+        self.stage.images.copy_(noise)
+        self.strategy.start()
+        self.conditions.start(labels.to(noise.device))
+
+    def step(self, step: int, record: bool) -> Outcome:
+        self.stage.rows.copy_(self.conditions.rows(step))
+        self.stage.numbers.copy_(self.numbers[step])
+        return self.strategy.go(step, self.play, record)
+
+    def _call(self, part: str) -> None:
+        self.strategy.parts[part]()
+
+
+class _Conditions:
+    """The modulation of many steps in one matrix product: time and labels are known before the walk begins, and the
+    largest matrix of the network is read once instead of at every step. Every sampler here does it, cached or not."""
+
+    def __init__(self, stage: Stage, times: Tensor) -> None:
+        self.stage, self.times = stage, times.to(stage.images)
+        self.ahead = max(1, CONDITIONS_BYTES // stage.rows.nbytes)
+        self.labels = self.known = None
+        self.first = 0
+
+    def start(self, labels: Tensor) -> None:
+        steps = len(self.times)
+        labels = labels.expand(steps, -1)
+        if self.stage.guidance != 1:
+            labels = torch.cat((labels, torch.full_like(labels, self.stage.model.config.classes)), dim=1)
+        self.labels, self.known = labels, None
+
+    def rows(self, step: int) -> Tensor:
+        if self.known is None or not self.first <= step < self.first + len(self.known):
+            self.first = step
+            labels = self.labels[step : step + self.ahead]
+            times = self.times[step : step + self.ahead, None].expand(labels.shape)
+            model = self.stage.model
+            condition = model.condition(times.flatten(), labels.flatten())
+            self.known = model.modulate(torch.nn.functional.silu(condition)).unflatten(0, labels.shape)
+        return self.known[step - self.first]
+
+
+def _capture(parts: Mapping[str, Any]):
+    """The parts as CUDA graphs, and the function that plays one by name."""
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):  # compiles kernels and makes handles, which cannot be captured
+        for part in parts.values():
+            part()
+    torch.cuda.current_stream().wait_stream(side)
+    graphs, pool = {}, None
+    for name, part in parts.items():
+        graphs[name] = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graphs[name], pool=pool):
+            part()
+        pool = graphs[name].pool()  # parts run one after the other, and leave nothing behind but the stage
+    return lambda name: graphs[name].replay()
+
+
+def _wait(tensor: Tensor) -> None:
+    if tensor.is_cuda:
+        torch.cuda.synchronize(tensor.device)
+
+
+def _options(caching: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """All options of a caching method, defaults included. Raises ``ValueError`` for what is not allowed."""
+    if caching not in STRATEGIES:
+        raise ValueError(f"caching = {caching!r} is not allowed: choose {', '.join(STRATEGIES)}.")
+    if caching == "none":
+        if options:
+            raise ValueError(f"Without a cache there is nothing to set: {', '.join(options)} means nothing.")
+        return {}
+    method = METHODS[caching]
+    if unknown := set(options) - set(method.knobs):
+        raise ValueError(f"{caching} has no option {', '.join(sorted(unknown))}: it has {', '.join(method.knobs)}.")
+    defaults = {name: knob.default for name, knob in method.knobs.items()}
+    return controls.validate(method.reference, {**defaults, **options}) | ALSO.get(caching, {})
+
+
+# --- the samplers ----------------------------------------------------------------------------------------------------
+
+
+def euler(steps: int) -> tuple[Tensor, Tensor]:
+    """Rectified flow, Euler's way: x - (t_s - t_{s+1}) v with t_s = 1 - s / S.
+
+    Returns times (steps,) for the network and (steps, 2): what multiplies the image and the network's output. float64.
+    """
+    when = 1 - torch.arange(steps + 1, dtype=torch.float64) / steps
+    return TIME_SCALE * when[:-1], torch.stack((torch.ones(steps, dtype=torch.float64), when.diff()), dim=1)
+
+
+def ddim(steps: int) -> tuple[Tensor, Tensor]:
+    """DDIM without noise, on ``steps`` evenly spaced of 1000 steps with linear betas from 0.0001 to 0.02.
+
+    With a the cumulative product of 1 - beta and a' the next one (1 at the end): x_0 = (x - sqrt(1 - a) e) / sqrt(a),
+    x' = sqrt(a') x_0 + sqrt(1 - a') e, which is one factor for x and one for e. Returns as ``euler``.
+    """
+    betas = torch.linspace(1e-4, 0.02, NOISE_STEPS, dtype=torch.float64)
+    kept = (1 - betas).cumprod(0)
+    stride = (NOISE_STEPS - 1) / (steps - 1) if steps > 1 else 0
+    chosen = torch.tensor([round(stride * step) for step in range(steps)])
+    now = kept[chosen].flip(0)
+    after = torch.cat((now[1:], torch.ones(1, dtype=torch.float64)))
+    ratio = (after / now).sqrt()
+    factors = torch.stack((ratio, (1 - after).sqrt() - ratio * (1 - now).sqrt()), dim=1)
+    return chosen.flip(0).double(), factors
+
+
+# --- what a run looks like from inside -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """The features of an uncached run, step by step, as the methods of the chapter take them.
+
+    modules  (batch, modules, steps, tokens, width): every module's output before its gate
+    blocks   (batch, 2, steps, tokens, width): what leaves the first block and the last
+    tokens   (batch, steps, tokens, width): what enters the first block
+    sample   the images at the end
+    """
+
+    modules: Tensor
+    blocks: Tensor
+    tokens: Tensor
+    sample: Tensor
+
+
+@torch.no_grad()
+def record(
+    model: DiT, noise: Tensor, labels: Tensor, *, steps: int = 50, guidance: float = 1.0, sampler: Solver = "euler"
+) -> Recorded:
+    """Sample without a cache and keep every feature: steps * modules tensors like the tokens, so for few samples."""
+    run = Sampler(model, steps=steps, guidance=guidance, sampler=sampler, cuda_graphs=False)._prepared(noise, labels)
+    modules, ends, entering = [], [], []
+
+    def add(module: int, tokens: Tensor, output: Tensor, gate: Tensor) -> Tensor:
+        if module == 0:
+            entering.append(tokens)
+        modules.append(output)
+        tokens = plain(module, tokens, output, gate)
+        if module in (1, model.config.modules - 1):
+            ends.append(tokens)
+        return tokens
+
+    def full() -> None:
+        run.stage.finish(run.stage.model.run(run.stage.tokens(), run.stage.modulation, add=add))
+
+    run.strategy.parts["full"] = full
+    for step in range(steps):
+        run.step(step, record=False)
+    if model.config.depth == 1:  # one block is the first and the last
+        ends = list(itertools.chain.from_iterable(zip(ends, ends, strict=True)))
+    stacked, ends = torch.stack(modules, dim=1), torch.stack(ends, dim=1)
+    return Recorded(
+        modules=stacked.unflatten(1, (steps, -1)).transpose(1, 2),
+        blocks=ends.unflatten(1, (steps, 2)).transpose(1, 2),
+        tokens=torch.stack(entering, dim=1),
+        sample=run.stage.images.clone(),
+    )
