@@ -1,0 +1,115 @@
+"""What the paper claims and how it is settled here, and what is recorded on a GPU."""
+
+from workbench.paper import Claim, Recording
+
+CLAIMS = (
+    Claim(
+        name="optimality",
+        statement="Among all attention maps with the tree's ties, this one is closest to softmax attention.",
+        where="Theorem 3.2",
+        reported="exact minimiser",
+        unit="largest difference of a weight",
+        how="against direct constrained minimisation of the sum of KL divergences, 11 tokens, float64",
+        high=1e-7,
+        must_hold=("cpu", "gpu"),
+    ),
+    Claim(
+        name="flat_is_softmax",
+        statement="On a tree of one level it is softmax attention.",
+        where="Sec. 3.3",
+        reported="exact",
+        unit="relative error of the output",
+        how="reference on a flat tree against softmax attention, float64",
+        high=1e-12,
+        must_hold=("cpu", "gpu"),
+    ),
+    Claim(
+        name="cost_exponent",
+        statement="With families of a fixed size the cost grows linearly with the number of tokens, not quadratically.",
+        where="Sec. 3.4",
+        reported="O(M b^2), M families of b children",
+        unit="exponent when tokens grow",
+        how="FLOPs counted from 4096 to 65536 tokens, families of 16, as many levels as it takes",
+        high=1.05,
+        must_hold=("cpu", "gpu"),
+    ),
+    Claim(
+        name="time_exponent",
+        statement="Two levels with the best group size cost about N to the power 4/3.",
+        where="Sec. 3.4, our choice of group size",
+        reported="sub-quadratic",
+        unit="exponent of the measured time",
+        how="time of fast over the lengths of the lesson, slope in log-log",
+        high=1.7,
+        must_hold=("gpu",),
+        caveat="On a few CPU cores short lengths are bound by the overhead of each operation.",
+    ),
+    Claim(
+        name="faster_than_softmax",
+        statement="From a few thousand tokens on it is faster than the fastest exact softmax attention.",
+        where="Sec. 3.4",
+        reported="98 % fewer FLOPs on IMDB",
+        unit="x",
+        how="time of the fastest softmax attention over time of fast, forward, at the largest length of the lesson",
+        low=1.0,
+        must_hold=("gpu",),
+        caveat="On a CPU the lengths are short; the crossover lies where the lesson's curves meet.",
+    ),
+    Claim(
+        name="later_layers_are_safer",
+        statement="In a trained model later layers are swapped for hierarchical attention more cheaply than early ones.",
+        where="Sec. 4.3, RoBERTa layers 7, 9, 11",
+        reported="IMDB 0.9558 to 0.9494, SST-2 0.9403 to 0.9025",
+        unit="cosine lost in layer 1 / cosine lost in layer 6",
+        how="packaged MiniLM, one layer swapped at a time, tree of words and clauses; mean loss of sentence cosine",
+        caveat="Another model, and sentence vectors in place of the paper's classification tasks.",
+    ),
+    Claim(
+        name="trained_from_scratch",
+        statement="Trained from scratch on nested data it is at least as good as softmax attention.",
+        where="Sec. 4.1",
+        reported="IMDB 0.6739 to 0.7469, Elec 0.7182 to 0.7549",
+        unit="accuracy, hierarchical - softmax",
+        how="digits as 16 patches in groups of 4, small ViT, mean over seeds",
+        low=-0.1,
+        must_hold=("gpu",),
+        caveat="Small images and a few hundred steps; the paper's data sets are not shipped.",
+    ),
+)
+
+_LENGTHS = (1024, 4096, 16384, 65536, 262144)
+_SHAPE = {"batch": 1, "heads": 16, "head_dim": 64}
+
+RECORDINGS = (
+    Recording(
+        group="groups of 64, three levels",
+        methods=("hierarchical_attention",),
+        sizes=_LENGTHS,
+        shape=_SHAPE,
+        options={"block": 64, "levels": 3},
+        implementations=("fast",),
+    ),
+    Recording(
+        group="groups of 32, two levels",
+        methods=("hierarchical_attention",),
+        sizes=_LENGTHS,
+        shape=_SHAPE,
+        options={"block": 32, "levels": 2},
+        implementations=("fast",),
+    ),
+    Recording(
+        group="softmax attention, to compare with",
+        methods=("flash_attention_2",),
+        sizes=(1024, 4096, 16384, 65536),
+        shape=_SHAPE,
+        implementations=("fast", "sdpa_cudnn"),
+    ),
+    Recording(
+        group="the equations, family by family",
+        methods=("hierarchical_attention",),
+        sizes=(1024,),
+        shape=_SHAPE,
+        options={"block": 64, "levels": 3},
+        implementations=("reference", "fast"),
+    ),
+)

@@ -1,0 +1,321 @@
+r"""Hierarchical self-attention: the closest to softmax attention that treats all tokens of a sibling group alike.
+
+Amizadeh, Abdali, Li, Koishida, *Hierarchical Self-Attention: Generalizing Neural Attention Mechanics to Multi-Scale
+Problems*, arXiv 2509.15448.
+
+Idea. The tokens are the leaves of a tree (words in sentences in paragraphs, patches in images in pages). Whoever looks
+from one branch into a *sibling* branch gives all leaves there the same weight. Among all row-stochastic attention maps
+with that property there is one that is closest to softmax attention, and it can be written down: go up the tree giving
+every node an energy (a hierarchical log-partition function), then go down splitting every node's unit of attention
+between "stay inside" and "go to sibling C". Only means of queries, keys and values per node are needed, so N tokens
+cost O(N b) with families of b, not O(N^2).
+
+Notation, for one batch element and one head (Sec. 3):
+
+==============================  ======================  ======================================================
+paper                           here                    shape
+==============================  ======================  ======================================================
+:math:`q_i, k_i, v_i`           query, key, value       (N, d)
+:math:`|A|`                     count                   leaves below node A
+:math:`\rho_q(A), \rho_k(A)`    means over the leaves   (d,)
+:math:`-\psi_{A \to B}`         scores                  :math:`\rho_q(A) \cdot \rho_k(B) / \sqrt d`
+:math:`-\phi(A)`                inside                  log-partition function of A; of a leaf: its own score
+:math:`\mu(A)`                  kept                    share of A's attention that stays inside A
+:math:`|C|\,\delta(B, C)`       weights                 share of B's attention that goes to sibling C
+==============================  ======================  ======================================================
+
+With layer-normalised queries and keys the paper's squared distances are these scores up to a constant that cancels.
+For other queries and keys (a pretrained model's) the theorem holds for the dot products used here. Positions are
+expected inside query and key; the paper's separate embedding of sibling positions is not part of this function.
+"""
+
+import math
+from typing import Annotated
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from workbench.attention._hierarchical_self_attention_claims import CLAIMS, RECORDINGS
+from workbench.attention._hierarchical_self_attention_levels import attend_by_levels
+from workbench.attention._hierarchical_self_attention_tree import Level, Tree
+from workbench.attention._inputs import Causal, KeyOrValue, Output, Query, check
+from workbench.controls import Range
+from workbench.paper import Cost, Example, Method, Paper
+
+__all__ = [
+    "PAPER",
+    "Level",
+    "Tree",
+    "best_block",
+    "energy",
+    "hierarchical_attention",
+    "kl_gap",
+]
+
+Block = Annotated[int, Range(1, 1024, log=True), "Children of every family of the balanced tree."]
+Levels = Annotated[int, Range(1, 6), "Families between the root and a token: 1 is softmax attention, 2 has groups."]
+Energy = Float[Tensor, "batch heads"]
+
+
+# --- the reference: Algorithms 1 to 3 ---------------------------------------------------------------------------------
+
+
+def reference(
+    query: Query,
+    key: KeyOrValue,
+    value: KeyOrValue,
+    *,
+    is_causal: Causal = False,
+    scale: float | None = None,
+    tree: Tree | None = None,
+    block: Block = 16,
+    levels: Levels = 2,
+) -> Output:
+    """Hierarchical attention on any tree, by the dynamic programme: energies up, shares down.
+
+    query, key, value (batch, heads, tokens, head_dim), as many keys as queries. ``tree`` has the tokens as its leaves;
+    None: the balanced tree of ``block`` and ``levels``, whose last groups may be smaller. With ``is_causal`` siblings
+    see only those to their left (our extension; the same proof holds). Any floating dtype.
+    Raises ``ValueError`` for what does not fit together. O(M b^2 d) operations for M families of b children.
+    """
+    tree, scale = prepare(query, key, value, scale, tree, block, levels)
+    inside, weights = upward(query, key, tree, scale, is_causal)
+    below = {0: (torch.zeros_like(value[..., :1, :]), torch.ones_like(value[..., :1, :1]))}
+    outputs = [value] * tree.tokens
+    for node, children in tree.families():  # parents first (Algorithm 3)
+        gathered, kept = below.pop(node)
+        diagonal = weights[node].diagonal(dim1=-2, dim2=-1)[..., None]
+        outside = weights[node] - torch.diag_embed(diagonal[..., 0])
+        gathered = gathered + kept * (outside @ means(value, tree, children))
+        kept = kept * diagonal
+        for place, child in enumerate(children):
+            share = gathered[..., place : place + 1, :], kept[..., place : place + 1, :]
+            if tree.children[child]:
+                below[child] = share
+            else:
+                token = tree.first[child]
+                outputs[token] = share[0] + share[1] * value[..., token : token + 1, :]
+    return torch.cat(outputs, dim=-2)
+
+
+def upward(
+    query: Query, key: KeyOrValue, tree: Tree, scale: float, is_causal: bool = False
+) -> tuple[dict[int, Energy], dict[int, Float[Tensor, "batch heads children children"]]]:
+    """Eq. 8, from the leaves up: -phi of every node, and the row-stochastic weights inside every family.
+
+    In the weights of a family the diagonal is mu (what stays inside), the rest |C| delta (what goes to sibling C).
+    """
+    own = (query * key).sum(-1) * scale  # a leaf's energy: the token may look at itself
+    inside = {node: own[..., tree.first[node]] for node, below in enumerate(tree.children) if not below}
+    weights = {}
+    for node, children in reversed(list(tree.families())):  # children first (Algorithms 1 and 2)
+        count = torch.tensor([tree.leaves_below(child) for child in children]).to(query)
+        scores = means(query, tree, children) @ means(key, tree, children).mT * scale + count.log()
+        diagonal = torch.eye(len(children), dtype=torch.bool, device=query.device)
+        scores = torch.where(diagonal, torch.stack([inside[child] for child in children], -1)[..., None], scores)
+        if is_causal:
+            scores = scores.masked_fill(diagonal.logical_not().triu(), -math.inf)
+        partition = scores.logsumexp(-1)
+        inside[node] = (partition * count / count.sum()).sum(-1)
+        weights[node] = (scores - partition[..., None]).exp()
+    return inside, weights
+
+
+def means(x: Float[Tensor, "batch heads tokens width"], tree: Tree, nodes: tuple[int, ...]) -> Tensor:
+    """rho of each node: the mean of x over its leaves, (batch, heads, nodes, width)."""
+    return torch.stack([x[..., tree.first[node] : tree.last[node], :].mean(-2) for node in nodes], dim=-2)
+
+
+# --- what it optimises ------------------------------------------------------------------------------------------------
+
+
+def energy(
+    query: Query,
+    key: KeyOrValue,
+    *,
+    is_causal: bool = False,
+    scale: float | None = None,
+    tree: Tree | None = None,
+    block: int = 16,
+    levels: int = 2,
+) -> Energy:
+    """phi(R), the energy of the root (batch, heads). Its gradient is the attention map: N dphi/ds_ij = -theta_ij."""
+    tree, scale = prepare(query, key, key, scale, tree, block, levels)
+    return -upward(query, key, tree, scale, is_causal)[0][0]
+
+
+def kl_gap(query: Query, key: KeyOrValue, **options: object) -> Energy:
+    """How far from softmax attention the map is: the mean over rows of KL(hierarchical || softmax), in nats.
+
+    By Theorem 3.2 no map with the same ties is closer. (batch, heads); options as ``energy``. O(N^2).
+    """
+    scale = check(query, key, key, options.get("scale"))
+    scores = query @ key.mT * scale
+    if options.get("is_causal"):
+        scores = scores.masked_fill(torch.ones_like(scores[0, 0], dtype=torch.bool).triu(1), -math.inf)
+    return energy(query, key, **options) + scores.logsumexp(-1).mean(-1)
+
+
+def best_block(tokens: int) -> int:
+    """The group size that makes two levels cheapest: the largest power of two up to (2 N)^(1/3).
+
+    Groups of g cost 4 N g d operations inside and 4 (N / g)^2 d between them, so O(N^(4/3) d) at the best g.
+    """
+    return 2 ** max(0, int(math.log2(max(1.0, (2 * tokens) ** (1 / 3)) + 1e-9)))
+
+
+# --- fast -------------------------------------------------------------------------------------------------------------
+
+
+def fast(
+    query: Query,
+    key: KeyOrValue,
+    value: KeyOrValue,
+    *,
+    is_causal: Causal = False,
+    scale: float | None = None,
+    tree: Tree | None = None,
+    block: Block = 16,
+    levels: Levels = 2,
+) -> Output:
+    """The same function, made to pay off. Arguments and errors as ``reference``.
+
+    The balanced tree: on CUDA two Triton kernels a level, which read their rows once; on a CPU, and for the backward
+    pass, batched matrix products; only the inputs are kept for it. Any other tree: all families of one depth at once.
+    Memory a head: O(N d / b) in the kernels, O(N b) in batched products.
+    """
+    if tree is None:
+        scale = check_square(query, key, value, scale)
+        from workbench_kernels.hierarchical import hierarchical_attention as kernel
+
+        return kernel(query, key, value, scale=scale, is_causal=is_causal, block=block, levels=levels)
+    tree, scale = prepare(query, key, value, scale, tree, block, levels)
+    return attend_by_levels(query, key, value, tree.levels(query.device), scale, is_causal)
+
+
+def why_not_fast(query: Tensor, key: Tensor, value: Tensor, **options: object) -> list[str]:
+    """Why ``fast`` cannot run on these inputs, in sentences."""
+    if options.get("tree") is not None or query.is_cpu or query.is_meta:
+        return []
+    if not query.is_cuda:
+        return [f"There is a kernel for CUDA and a path for CPU, not for {query.device.type}."]
+    from workbench_kernels.hierarchical import why_not
+
+    return why_not(query.dtype, query.shape[-1])
+
+
+# --- inputs, cost, the paper ------------------------------------------------------------------------------------------
+
+
+def prepare(
+    query: Tensor, key: Tensor, value: Tensor, scale: float | None, tree: Tree | None, block: int, levels: int
+) -> tuple[Tree, float]:
+    """Checked inputs: the tree and the scale. Raises ``ValueError`` for what does not fit together."""
+    scale = check_square(query, key, value, scale)
+    tokens = query.shape[-2]
+    tree = Tree.uniform(tokens, block, levels) if tree is None else tree
+    if tree.tokens != tokens:
+        raise ValueError(f"The tree has {tree.tokens} leaves, and there are {tokens} tokens.")
+    return tree, scale
+
+
+def check_square(query: Tensor, key: Tensor, value: Tensor, scale: float | None) -> float:
+    """Raise ``ValueError`` unless the three fit together, token by token and head by head; the scale."""
+    scale = check(query, key, value, scale)
+    if query.shape != key.shape:
+        raise ValueError(
+            "Hierarchical attention is self-attention on one tree: query and key must have one shape, not "
+            f"{tuple(query.shape)} and {tuple(key.shape)}."
+        )
+    return scale
+
+
+def example(
+    tokens: int,
+    *,
+    device: str = "cpu",
+    dtype: str = "float32",
+    seed: int = 0,
+    batch: Annotated[int, Range(1, 64, log=True), "Sequences in a batch."] = 1,
+    heads: Annotated[int, Range(1, 128, log=True), "Heads."] = 4,
+    head_dim: Annotated[int, Range(1, 256, log=True), "Width of a head."] = 64,
+) -> Example:
+    """Standard-normal query, key, value of ``tokens`` tokens."""
+    generator = None if device == "meta" else torch.Generator(device).manual_seed(seed)
+    shape = (batch, heads, tokens, head_dim)
+    normal = (torch.randn(shape, generator=generator, device=device, dtype=getattr(torch, dtype)) for _ in range(3))
+    return Example(dict(zip(("query", "key", "value"), normal, strict=True)))
+
+
+def cost(query: Tensor, key: Tensor, value: Tensor, **options: object) -> Cost:
+    """4 c^2 d FLOPs a family of c children (scores and gathering), half of that if causal; backward 2.5 times that.
+
+    Least bytes: query, key, value read, output written once; backward reads those and a gradient and writes three.
+    """
+    batch, heads, tokens, width = query.shape
+    tree = options.get("tree")
+    if tree is None:
+        sizes = _family_sizes(tokens, options.get("block", 16), options.get("levels", 2))
+    else:
+        sizes = [(1, len(children)) for _, children in tree.families()]
+    squares = sum(families * children**2 for families, children in sizes)
+    flops = 4 * batch * heads * width * squares / (2 if options.get("is_causal") else 1)
+    moved = 4 * query.nbytes
+    return Cost(flops, moved, 2.5 * flops, 8 * query.nbytes)
+
+
+def _family_sizes(tokens: int, block: int, levels: int) -> list[tuple[int, int]]:
+    """(families, children) of the balanced tree, level by level, without building it: the last family apart."""
+    sizes, nodes = [], tokens
+    for _ in range(levels - 1):
+        if not 1 < block < nodes:
+            break
+        full, rest = divmod(nodes, block)
+        sizes += [(full, block), *([(1, rest)] if rest > 1 else [])]
+        nodes = full + (rest > 0)
+    return [*sizes, (1, nodes)]
+
+
+def workspace(implementation: str, query: Tensor, key: Tensor, value: Tensor, **options: object) -> int:
+    """Bytes beside input and output at the forward's peak, an upper bound."""
+    batch, heads, tokens, width = query.shape
+    tree = options.get("tree")
+    if tree is None:
+        sizes = _family_sizes(tokens, options.get("block", 16), options.get("levels", 2))
+    else:
+        sizes = [(1, len(children)) for _, children in tree.families()]
+    pairs = sum(families * children**2 for families, children in sizes)
+    nodes = sum(families * children for families, children in sizes)
+    if implementation == "fast" and query.is_cuda and tree is None and options.get("block", 16) <= 128:
+        return batch * heads * ((nodes - tokens) * (4 * width * query.element_size() + 12) + 4 * tokens)
+    return batch * heads * (6 * pairs + 12 * nodes * (width + 2)) * max(4, query.element_size())
+
+
+hierarchical_attention = Method(
+    name="hierarchical_attention",
+    title="Hierarchical self-attention",
+    idea="Tokens in groups: full attention inside a group, one shared weight for each group elsewhere.",
+    toggle="hierarchy",
+    reference=reference,
+    fast=fast,
+    why_not_fast=why_not_fast,
+    example=example,
+    cost=cost,
+    workspace=workspace,
+    tolerance={"float64": 1e-12, "float32": 1e-5},
+    shows_map=True,
+)
+
+PAPER = Paper(
+    slug="hierarchical_self_attention",
+    title="Hierarchical Self-Attention: Generalizing Neural Attention Mechanics to Multi-Scale Problems",
+    authors="Saeed Amizadeh, Sara Abdali, Yinheng Li, Kazuhito Koishida",
+    arxiv="2509.15448",
+    year=2025,
+    chapter="attention",
+    idea="The closest to softmax attention that gives all tokens of a neighbouring group one shared weight.",
+    methods=(hierarchical_attention,),
+    claims=CLAIMS,
+    recordings=RECORDINGS,
+)
