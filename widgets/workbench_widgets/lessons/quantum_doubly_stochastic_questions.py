@@ -1,0 +1,248 @@
+"""The questions and exercises of the lesson on doubly stochastic attention, with answers, solutions and mistakes.
+
+A test runs every solution and every mistake. If you are here to learn: solve them first.
+"""
+
+import torch
+
+from workbench.attention import quantum_doubly_stochastic as paper
+from workbench.attention.quantum_doubly_stochastic import circuit, theory
+from workbench_widgets.exercise import close, exercise
+from workbench_widgets.lessons import quantum_doubly_stochastic as lesson
+from workbench_widgets.page import table_html
+from workbench_widgets.predict import Prediction, predict
+
+EXAMPLE = torch.tensor([[2.0, 0.0, 1.0], [0.0, 1.0, 0.0], [1.0, 0.0, 3.0]], dtype=torch.float64)
+
+
+# --- predict, then run -----------------------------------------------------------------------------------------------
+
+
+def last_half_step() -> Prediction:
+    """What is exact, and what is not."""
+    found = paper.diagnostics(paper.sinkhorn(theory.normal_scores(4.0, matrices=1), 21))
+    exact = {"rows": float(found.row_error[0]), "columns": float(found.column_error[0])}
+    rows = [(f"after 21 half-steps, {name}", f"{error:.1e}") for name, error in exact.items()]
+    return predict(
+        "Sinkhorn starts with a row step and takes 21 half-steps. Which sums of the map are exactly 1?",
+        ["the rows", "the columns", "both", "neither"],
+        "the rows" if exact["rows"] < 1e-12 < exact["columns"] else "both",
+        "Half-steps 1, 3, ..., 21 are row steps, and the last one decides. An odd count gives a map that is exactly "
+        "row-stochastic, like softmax, and nearly column-stochastic. With an even count it is the other way round: "
+        "then a query no longer spends exactly one unit. Some papers count a row and a column step as one iteration.",
+        evidence=table_html(("scores of deviation 4", "norm of (sums − 1)"), rows),
+    )
+
+
+def opposite_scores() -> Prediction:
+    """What QR does not see."""
+    same = torch.allclose(paper.qr(-EXAMPLE, jitter=0.0), paper.qr(EXAMPLE, jitter=0.0), atol=1e-12)
+    rows = [
+        (name, lesson.matrix(paper.qr(scores, jitter=0.0)), lesson.matrix(paper.sinkhorn(scores, 101)))
+        for name, scores in {"M": EXAMPLE, "−M": -EXAMPLE, "10 M": 10 * EXAMPLE}.items()
+    ]
+    return predict(
+        "Turn the sign of every score: what was similar is now dissimilar. What does QR attention make of it?",
+        ["large weights become small ones", "the same map", "the transposed map"],
+        "the same map" if same else "the transposed map",
+        "If M = UR, then −M = U(−R): the same U. Nor does the size of the scores matter, nor any multiple of an "
+        "earlier column that is added to a later one. QR keeps the <i>directions</i> of the columns, in their order: "
+        "the first column of the map is the first column of M squared, the others get what is left.",
+        evidence=table_html(("scores", "QR", "Sinkhorn"), rows),
+    )
+
+
+def no_scores() -> Prediction:
+    """Where the circuit starts."""
+    zero, operators = torch.zeros(4, 4, dtype=torch.float64), theory.operators(4)
+    identity = torch.equal(operators["QontOT"](zero), torch.eye(4, dtype=torch.float64))
+    rows = [(name, lesson.matrix(operators[name](zero))) for name in ("softmax", "QontOT")]
+    return predict(
+        "All scores are 0, as they nearly are when training begins. Softmax then gives the uniform map. And the "
+        "circuit?",
+        ["the uniform map, too", "the identity", "a random map: its parameters are random"],
+        "the identity" if identity else "the uniform map, too",
+        "Every angle is a parameter times a score. With angle 0 no rotation turns anything, the two CX of a block undo "
+        "each other, and W is the identity. A freshly initialised layer passes tokens on as they are; mixing has to be "
+        "learned. Softmax starts at the other end, with every token the mean of all.",
+        evidence=table_html(("operator", "map of zero scores"), rows),
+    )
+
+
+def causal() -> Prediction:
+    """Why these methods are for encoders."""
+    reasons = ""
+    try:
+        paper.sinkhorn_attention(*(torch.zeros(1, 1, 4, 2),) * 3, is_causal=True)
+    except ValueError as error:
+        reasons = f"<p>The method itself says: “{error}”</p>"
+    return predict(
+        "A language model must not look ahead: its map is 0 above the diagonal. How many doubly stochastic maps of 8 "
+        "tokens are like that?",
+        ["none", "exactly one", "infinitely many"],
+        "exactly one" if reasons else "infinitely many",
+        "The first query sees one key and spends its unit on it, so that key is full. The second query sees two keys, "
+        "one of which is full, and spends its unit on the other, and so on: the identity is the only one. So the paper "
+        "stays with encoders.",
+        evidence=reasons,
+    )
+
+
+def light_cone() -> Prediction:
+    """How many gates count."""
+    counts = {layers: (len(circuit.light_cone(8, 3, layers, "parted")), 14 * layers) for layers in (1, 2, 4, 16)}
+    rows = [(str(layers), inside, of) for layers, (inside, of) in counts.items()]
+    return predict(
+        "The paper's register for 8 tokens has 8 wires, and only the first 3 are read. With one layer the circuit has "
+        "14 blocks. How many of them can change the map at all?",
+        ["all 14", "10", "6"],
+        {14: "all 14", 10: "10"}.get(counts[1][0], "6"),
+        "A block on two wires that are not read, and that no later block connects with one that is, turns what is "
+        "summed over, and the sum does not notice. From the other side it is the same: auxiliary wires start "
+        "maximally mixed, and turning them leaves them so. Influence spreads by a wire or two a layer, like light in "
+        "a cone. A shallow circuit with many auxiliary qubits computes mostly nothing.",
+        evidence=table_html(("layers", "blocks that count", "of"), rows),
+    )
+
+
+PREDICTIONS = (last_half_step, opposite_scores, no_scores, causal, light_cone)
+
+
+# --- exercises -------------------------------------------------------------------------------------------------------
+
+
+@exercise(
+    hint="What does the first half-step do to exp(M)?",
+    solution=1,
+    mistakes={"a row and a column step": 2, "none": 0, "the paper's usual choice": 3},
+    right="Half-step 1 divides every row of exp(M) by its sum, and that is softmax. So Sinkhorn attention contains it.",
+)
+def softmax_is(answer):
+    """After how many half-steps is Sinkhorn's map the softmax of the scores?"""
+    close(answer, 1, 0, f"after {answer} half-steps the map is another one than softmax: which step is the first?")
+
+
+@exercise(
+    hint="3 angles turn each of the 6 wires (of U₂ only); a layer has 5 blocks of 4 angles, in U₂ and in U₁.",
+    solution=98,
+    mistakes={"U₂ alone": 58, "both registers are turned": 116, "no turns": 80},
+    right="18 + 2 · 2 · 5 · 4 = 98, the number that the paper gives for its circuit of two layers.",
+)
+def parameters(answer):
+    """The parameters of a parted circuit for 4 tokens, 6 wires a register and 2 layers."""
+    expected = circuit.parameter_count(4, auxiliary_qubits=3, layers=2)
+    close(answer, expected, 0, f"it is not {answer}: 3 q + 8 (q − 1) L, with q = 6 wires and L = 2 layers.")
+
+
+def solved_sinkhorn(scores, half_steps):
+    """Sinkhorn's map of scores (T, T) after that many half-steps, rows first, in the log domain."""
+    u = v = torch.zeros(len(scores), dtype=scores.dtype)
+    for half_step in range(half_steps):
+        if half_step % 2 == 0:
+            u = -torch.logsumexp(scores + v, dim=1)
+        else:
+            v = -torch.logsumexp(scores + u[:, None], dim=0)
+    return torch.exp(scores + u[:, None] + v)
+
+
+def _columns_first(scores, half_steps):
+    return solved_sinkhorn(scores.T, half_steps).T
+
+
+def _twice_as_many(scores, half_steps):
+    return solved_sinkhorn(scores, 2 * half_steps)
+
+
+def _overflows(scores, half_steps):
+    map = torch.exp(scores)
+    for half_step in range(half_steps):
+        map = map / map.sum(1 - half_step % 2, keepdim=True)
+    return map
+
+
+@exercise(
+    hint="Keep u and v. A row step sets u to minus the logsumexp over the columns of scores + v; the other likewise.",
+    solution=solved_sinkhorn,
+    mistakes={
+        "columns first": _columns_first,
+        "a row and a column step for each": _twice_as_many,
+        "without logarithms": _overflows,
+    },
+    right="In the log domain it stays finite for scores of 1000, where exp overflows.",
+)
+def my_sinkhorn(function):
+    """Write Sinkhorn's map."""
+    scores = theory.normal_scores(2.0, matrices=1, tokens=5, seed=3)[0]
+    for half_steps in (1, 2, 3, 8):
+        got, expected = function(scores, half_steps), paper.sinkhorn(scores, half_steps)
+        sums = f"rows sum to {lesson.vector(got.sum(1))}, columns to {lesson.vector(got.sum(0))}"
+        assert torch.allclose(got, expected), f"after {half_steps} half-steps the map is another one: {sums}."
+    large = function(1000 + scores, 3)
+    assert torch.isfinite(large).all(), "with scores around 1000 it gives inf or NaN: stay in the log domain."
+
+
+def solved_read_out(amplitudes, tokens):
+    """P (T, T) from W (N, N), whose first log2 T wires are read on both sides."""
+    others = len(amplitudes) // tokens
+    blocks = amplitudes.abs().square().reshape(tokens, others, tokens, others)
+    return blocks.sum((1, 3)) / others
+
+
+@exercise(
+    hint="Wire 0 is the most significant bit, so a row is (data, other) = data · m + other. Reshape, sum, divide by m.",
+    solution=solved_read_out,
+    mistakes={
+        "does not divide": lambda w, tokens: solved_read_out(w, tokens) * (len(w) // tokens),
+        "squares the sum": lambda w, tokens: (
+            w.reshape(tokens, len(w) // tokens, tokens, len(w) // tokens).sum((1, 3)).abs().square()
+            / (len(w) // tokens)
+        ),
+        "reads the last wires": lambda w, tokens: (
+            w.abs().square().reshape(len(w) // tokens, tokens, len(w) // tokens, tokens).sum((0, 2))
+            / (len(w) // tokens)
+        ),
+    },
+    right="Probabilities are added, not amplitudes: that is what not looking at a qubit means.",
+)
+def read_out(function):
+    """The map that one measures."""
+    generator = torch.Generator().manual_seed(0)
+    for tokens, qubits in ((2, 1), (4, 4)):
+        count = 3 * qubits + 8 * (qubits - 1)
+        angles = 2 * torch.randn(count, generator=generator, dtype=torch.float64)
+        amplitudes = circuit.unitary(angles, qubits=qubits, layers=1)
+        got, expected = function(amplitudes, tokens), circuit.read_out(amplitudes, tokens)
+        where = f"with {tokens} tokens and {2**qubits} states"
+        assert got.shape == (tokens, tokens), f"{where} the shape is {tuple(got.shape)}."
+        assert torch.allclose(got.sum(1), torch.ones(tokens, dtype=got.dtype)), (
+            f"{where} the first row sums to {float(got[0].sum()):.3g}: divide by the m = N / T columns of a token."
+        )
+        assert torch.allclose(got, expected), f"{where} the sums are right and the map is not: which wires are read?"
+
+
+@exercise(
+    hint="M = UR, and only U counts. Change R: what may be added to the second column without turning U?",
+    solution=((2.0, 3.0), (1.0, 4.0)),
+    mistakes={
+        "twice as large": ((4.0, 2.0), (2.0, 6.0)),
+        "the columns exchanged": ((1.0, 2.0), (3.0, 1.0)),
+        "a change of the first column": ((3.0, 1.0), (4.0, 3.0)),
+        "not a matrix": (1.0, 2.0),
+    },
+    right="Any multiple of the first column may be added to the second: the part along it goes into R. So different "
+    "scores share a map, and most of the 625 matrices of the grid do.",
+)
+def same_map(answer):
+    """Scores with the QR map of (2 1; 1 3), and no multiple of it."""
+    given = torch.tensor([[2.0, 1.0], [1.0, 3.0]], dtype=torch.float64)
+    scores = torch.tensor(answer, dtype=torch.float64)
+    assert scores.shape == (2, 2), f"two rows of two numbers are needed, not {answer!r}."
+    ratio = float((scores * given).sum() / given.square().sum())
+    assert not torch.allclose(scores, ratio * given), "that is a multiple of the given matrix: find another kind."
+    got, expected = paper.qr(scores, jitter=0.0), paper.qr(given, jitter=0.0)
+    assert torch.allclose(got, expected), (
+        f"its map starts with {float(got[0, 0]):.3g}, the given one with {float(expected[0, 0]):.3g}."
+    )
+
+
+EXERCISES = (softmax_is, parameters, my_sinkhorn, read_out, same_map)
