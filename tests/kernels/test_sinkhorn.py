@@ -58,7 +58,7 @@ def check(inputs, iterations, scale, *, tolerance=FLOAT32):
         assert_close(got, expected, ordinary=other, tolerance=0 if low else tolerance, scale=scale, name=name)
 
 
-@pytest.mark.parametrize("iterations", [1, 2, 5])
+@pytest.mark.parametrize("iterations", [1, 5])
 @pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: str(dtype)[6:])
 @pytest.mark.parametrize("case", CASES)
 def test_values_and_gradients(case, dtype, iterations, path, poisoned_memory):
@@ -66,7 +66,7 @@ def test_values_and_gradients(case, dtype, iterations, path, poisoned_memory):
     check(tensors(**shape, dtype=dtype), iterations, shape.get("head_dim", 32) ** -0.5)
 
 
-@pytest.mark.parametrize("iterations", [6, 21])
+@pytest.mark.parametrize("iterations", [2, 6, 21])
 def test_many_half_steps(iterations, path, poisoned_memory):
     check(tensors(tokens=20, head_dim=16), iterations, 0.5)  # 21 need two tiles of X and Y
 
