@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 
 from dashboard.visitor import Visitor
-from workbench.dashboard import first_screen, inspecting
+from workbench.dashboard import first_screen, inspecting, seeing
 from workbench.dashboard.inspect_page import InspectPage
-from workbench.dashboard.inspect_view import biggest_change, comparison
-from workbench.dashboard.inspecting import Figures, Maps, Request, Similarity
+from workbench.dashboard.inspect_words import biggest_change, comparison
+from workbench.dashboard.inspecting import Request, Similarity
 from workbench.dashboard.jobs import Cache, Worker
+from workbench.dashboard.seeing import Figures, Maps
 from workbench.dashboard.toggles import Configuration
 from workbench.measure import Timing
 from workbench.models import pretrained
@@ -22,9 +23,9 @@ FLASH = Configuration({"attention": "flash_attention_2", "activation": "gelu"})
 
 @pytest.fixture
 def page(monkeypatch):
-    monkeypatch.setattr(inspecting, "cache", Cache(limit=2**26))
-    monkeypatch.setattr(inspecting, "BUDGET_S", 0.01)
-    monkeypatch.setattr(inspecting, "SETTLE", 0)
+    monkeypatch.setattr(seeing, "cache", Cache(limit=2**26))
+    monkeypatch.setattr(seeing, "BUDGET_S", 0.01)
+    monkeypatch.setattr(seeing, "SETTLE", 0)
     visitor = Visitor(Worker())
     told = []
     made = InspectPage(visitor.desk, lambda: None, told.append)
@@ -141,9 +142,9 @@ def test_python_lines_compute_what_is_shown(page):
 def test_noise_is_called_noise():
     near = {"a": Timing(10.0, 9.0, 11.0, 20), "b": Timing(10.5, 9.8, 12.0, 20)}
     apart = {"a": Timing(10.0, 9.0, 11.0, 20), "b": Timing(5.0, 4.8, 5.2, 20)}
-    assert inspecting.compared(near) == ("×1.05", "within the noise")
-    assert inspecting.compared(apart) == ("×0.50", "faster")
-    line = comparison(Figures(apart, {"a": 2048, "b": 1024}, "a machine"), {}, waiting=False)
+    assert seeing.compared(near) == ("×1.05", "within the noise")
+    assert seeing.compared(apart) == ("×0.50", "faster")
+    line = comparison(Figures(apart, {"a": 2048, "b": 1024}, "a machine"), "", waiting=False)
     assert "10 ms" in line and "5 ms" in line and "n = 20" in line and "a machine" in line
 
 
@@ -154,4 +155,4 @@ def test_what_is_read_aloud_is_escaped():
 
 def test_examples_fit_on_the_page():
     for text in EXAMPLES:
-        inspecting.check(text)
+        inspecting.check(Request(text, (), {}))

@@ -3,7 +3,7 @@
 import pytest
 
 from workbench.dashboard import state, toggles
-from workbench.dashboard.inspect_page import InspectState
+from workbench.dashboard.inspect_state import InspectState
 from workbench.dashboard.measure_page import MeasureState
 from workbench.dashboard.papers_page import ENTRIES as PAPER_ENTRIES
 

@@ -3,8 +3,8 @@
 import pytest
 
 from workbench import catalog
-from workbench.dashboard import inspecting, state, toggles
-from workbench.dashboard.inspect_page import InspectState, why_not
+from workbench.dashboard import seeing, state, toggles
+from workbench.dashboard.inspect_state import InspectState, why_not
 from workbench.dashboard.toggles import NONE, Configuration
 
 ALL = Configuration(
@@ -50,8 +50,8 @@ def test_knobs_that_both_methods_have_survive_a_change():
 
 def test_gated_activations_are_greyed_with_the_encoders_own_sentence():
     for name, method in toggles.methods("activation").items():
-        assert bool(why_not("activation", name)) == (method.branches > 1)
-    assert "swiglu" in why_not("activation", "swiglu")
+        assert bool(why_not("text", "activation", name)) == (method.branches > 1)
+    assert "swiglu" in why_not("text", "activation", "swiglu")
 
 
 def test_implementations_that_cannot_run_here_are_greyed():
@@ -63,7 +63,7 @@ def test_implementations_that_cannot_run_here_are_greyed():
 
 def test_order_is_offered_for_polynomials_only():
     offered = {
-        name for name, method in toggles.methods("activation").items() if inspecting.knobs_of("activation", method)
+        name for name, method in toggles.methods("activation").items() if seeing.knobs_of("activation", method)
     }
     assert offered == {"poly_relu", "poly_norm"}
 

@@ -12,16 +12,19 @@ from pathlib import Path
 import numpy as np
 
 from workbench.dashboard import inspecting
-from workbench.dashboard.inspecting import Maps, Request
-from workbench.dashboard.toggles import Configuration
+from workbench.dashboard.inspecting import Request
+from workbench.dashboard.seeing import Maps
+from workbench.dashboard.toggles import NONE, Configuration
 from workbench.tasks.sentences import EXAMPLES
 
 FILE = Path(__file__).parent / "first_screen.npz"
 LAYER, HEAD = 3, 1  # where "it" looks at "animal"
+OFF = {"hierarchy": NONE, "doubly_stochastic": NONE}
 SIDES = {
-    "a": Configuration({"attention": "softmax_attention", "activation": "gelu"}),
+    "a": Configuration({"attention": "softmax_attention", **OFF, "activation": "gelu"}),
     "b": Configuration(
-        {"attention": "flash_attention_2", "activation": "gelu"}, {"attention": {"window_left": 4, "window_right": 4}}
+        {"attention": "flash_attention_2", **OFF, "activation": "gelu"},
+        {"attention": {"window_left": 4, "window_right": 4}},
     ),
 }
 REQUEST = Request(EXAMPLES[0], (EXAMPLES[1], *EXAMPLES[3:6]), SIDES)

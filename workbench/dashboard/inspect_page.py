@@ -1,8 +1,8 @@
-"""Inspect: one sentence through a real pretrained encoder, two configurations side by side."""
+"""Inspect: a sentence through a real pretrained encoder, or an image through a small vision transformer, two
+configurations side by side."""
 
 from __future__ import annotations
 
-import functools
 import io
 from collections.abc import Mapping
 from typing import Any
@@ -11,111 +11,17 @@ import numpy as np
 import panel as pn
 import param
 
-from workbench.dashboard import first_screen, inspecting, shell, state, toggles
+from workbench.dashboard import first_screen, inspecting_images, seeing, shell
+from workbench.dashboard.inspect_state import DEFAULT, WORK, InspectState
 from workbench.dashboard.inspect_view import InspectView
-from workbench.dashboard.inspecting import HEADS, LAYERS, Figures, Maps, Request, Similarity
+from workbench.dashboard.inspecting import Request, Similarity
+from workbench.dashboard.inspecting_images import Accuracy
 from workbench.dashboard.jobs import Job, Progress
-from workbench.dashboard.knobs import Field, Option, field_of, value_of
 from workbench.dashboard.page import Page
-from workbench.dashboard.state import Entry
-from workbench.dashboard.toggles import Configuration
-from workbench.models import pretrained
+from workbench.dashboard.seeing import SIDES, Figures, Maps, Sums
 
-DEFAULT = first_screen.REQUEST
-USES = ("attention", "activation")  # the toggles that these weights can take
-
-ENTRIES = (
-    Entry("text", DEFAULT.text),
-    Entry("with", DEFAULT.others, lambda text: tuple(filter(None, text.split("|"))), "|".join),
-    Entry("layer", first_screen.LAYER, state.number(0, LAYERS - 1)),
-    Entry("head", first_screen.HEAD, state.number(0, HEADS - 1)),
-    Entry("scales", "shared", state.choice(("shared", "own"))),
-    Entry("difference", False, state.flag, state.on_off),
-)
-
-
-class InspectState(param.Parameterized):
-    """What is chosen on the page. Change a parameter, and everything that depends on it follows."""
-
-    text = param.String(default=DEFAULT.text)
-    others = param.ClassSelector(class_=tuple, default=DEFAULT.others)
-    a = param.ClassSelector(class_=Configuration, default=DEFAULT.sides["a"])
-    b = param.ClassSelector(class_=Configuration, default=DEFAULT.sides["b"])
-    layer = param.Integer(default=first_screen.LAYER, bounds=(0, LAYERS - 1))
-    head = param.Integer(default=first_screen.HEAD, bounds=(0, HEADS - 1))
-    scales = param.Selector(default="shared", objects=["shared", "own"])
-    difference = param.Boolean(default=False)
-
-    @property
-    def request(self) -> Request:
-        return Request(self.text, self.others, {"a": self.a, "b": self.b})
-
-    def read(self, parameters: Mapping[str, str]) -> list[str]:
-        """Take over what a link says; a phrase for each thing that it got wrong."""
-        values, wrong = state.decode(ENTRIES, parameters)
-        sides = {}
-        for side in ("a", "b"):
-            sides[side], more = toggles.decode(side, DEFAULT.sides[side], inspecting.knobs_of, parameters)
-            wrong += more
-        values["others"] = values.pop("with")
-        self.param.update(**values, **sides)
-        return wrong
-
-    def written(self) -> dict[str, str]:
-        values = {**self.param.values(), "with": self.others}
-        said = state.encode(ENTRIES, values)
-        for side in ("a", "b"):
-            said |= toggles.encode(side, DEFAULT.sides[side], inspecting.knobs_of, getattr(self, side))
-        return said
-
-    def turn(self, side: str, name: str, given: Any) -> None:
-        """One control of a side's card was set. Raises ``ValueError`` when that cannot be."""
-        configuration: Configuration = getattr(self, side)
-        if name in configuration.methods:
-            changed = configuration.choose(name, given)
-        elif name == "implementation":
-            changed = configuration.run_as(given)
-        else:
-            toggle, knob_name = name.split(".")
-            knob = inspecting.knobs_of(toggle, configuration.method(toggle))[knob_name]
-            value = configuration.options(toggle).get(knob.name, knob.default)
-            changed = configuration.set(toggle, knob, value_of(knob, value, given, limit=limit(knob.name)))
-        setattr(self, side, changed)
-
-    def card(self, side: str) -> list[Field]:
-        """The controls of one side: the toggles, how the attention runs, and the knobs of what is chosen."""
-        configuration: Configuration = getattr(self, side)
-        fields = [
-            Field(toggle, toggles.label(toggle), "choice", configuration.methods[toggle],
-                  tuple(Option(name, method.title, why_not(toggle, name))
-                        for name, method in toggles.methods(toggle).items()))
-            for toggle in USES
-        ]  # fmt: skip
-        implementations = configuration.method("attention").implementations
-        fields.insert(1, Field("implementation", "Run as", "choice", configuration.implementation, tuple(
-            Option(name, name.replace("_", " "), why_not("implementation", configuration.methods["attention"], name))
-            for name in ("auto", *implementations))))  # fmt: skip
-        for toggle in USES:
-            method = configuration.method(toggle)
-            for name, knob in inspecting.knobs_of(toggle, method).items():
-                value = configuration.options(toggle).get(name, knob.default)
-                fields.append(field_of(knob, value, prefix=f"{toggle}.", group=method.title, limit=limit(name)))
-        return fields
-
-
-def limit(knob: str) -> int | None:
-    """Beyond a text's length a window or a block makes no difference."""
-    return inspecting.MOST_TOKENS if knob.startswith(("window", "block")) else None
-
-
-@functools.cache
-def why_not(what: str, name: str, implementation: str = "auto") -> str:
-    """Why the pretrained encoder cannot take this choice, in one sentence; empty when it can."""
-    if reasons := pretrained.why_not():
-        return " ".join(reasons)
-    encoder = pretrained.load(shell.device())
-    asked = {"activation": name} if what == "activation" else {"attention": name, "implementation": implementation}
-    return " ".join(encoder.why_not(**asked))
+COMPUTED = ["source", "text", "others", "splits", "collection", "image", "a", "b"]
+LOOKED_AT = ["layer", "head", "scales", "difference", "patch"]
 
 
 class InspectPage(Page):
@@ -128,17 +34,18 @@ class InspectPage(Page):
         self.state = InspectState()
         self.maps: dict[str, Maps] = {}
         self.similarities: dict[str, Similarity] = {}
+        self.tested: dict[str, Accuracy] = {}
+        self.sums: dict[str, Sums] = {}
         self.figures: Figures | None = None
-        self.asked: Request | None = None
+        self.asked: Request | inspecting_images.Request | None = None
+        self.summed: tuple | None = None
         self.on_screen = False
         self.look = InspectView(self.state, self.pick, self.act)
-        self.state.param.watch(lambda *events: self._compute(), ["text", "others", "a", "b"])
-        self.state.param.watch(lambda *events: self._look(), ["layer", "head", "scales", "difference"])
+        self.state.param.watch(self._changed, COMPUTED + LOOKED_AT)
 
     def open(self, parameters: Mapping[str, str]) -> list[str]:
-        with param.parameterized.batch_call_watchers(self.state):
-            wrong = self.state.read(parameters)
-        if self.asked != self.state.request:
+        wrong = self.state.read(parameters)
+        if self.asked is None:
             self._compute()
         return wrong
 
@@ -150,72 +57,114 @@ class InspectPage(Page):
 
     def pick(self, layer: int, head: int) -> None:
         """A small map was tapped, or a picker moved."""
-        self.state.param.update(layer=int(np.clip(layer, 0, LAYERS - 1)), head=int(np.clip(head, 0, HEADS - 1)))
+        self.state.change(layer=max(layer, 0), head=max(head, 0))
 
     def act(self, form: str, name: str, given: Any) -> None:
         """A control was set."""
         try:
-            if form in ("a", "b"):
+            if form in SIDES:
                 self.state.turn(form, name, given)
             elif name == "swap":
-                self.state.param.update(a=self.state.b, b=self.state.a)
+                self.state.change(a=self.state.b, b=self.state.a)
             elif name == "copy":
-                self.state.b = self.state.a
+                self.state.change(b=self.state.a)
             elif name == "own":
-                self.state.scales = "own" if given else "shared"
+                self.state.change(scales="own" if given else "shared")
             elif name == "example":
                 if given:
-                    self.state.text = given
+                    self.state.change(text=given)
             elif name == "others":
-                self.state.others = tuple(line.strip() for line in given.splitlines() if line.strip())
+                self.state.change(others=tuple(line.strip() for line in given.splitlines() if line.strip()))
+            elif name == "punctuation":
+                self.state.change(splits=None)
             else:
-                setattr(self.state, name, given)
+                self.state.change(**{name: given})
         except ValueError as error:
             self.say(str(error))
 
     # --- computing ---
 
+    def _changed(self, *events: param.parameterized.Event) -> None:
+        if {event.name for event in events} & set(COMPUTED):
+            self._compute()
+        else:
+            self.look.controls()
+            self._draw()
+            self.changed()
+
     def _compute(self) -> None:
-        request = self.asked = self.state.request
-        self.figures = None
+        request, before = self.state.request, self.asked
+        self.asked, self.figures = request, None
         self.say("")
+        work = WORK[self.state.source]
         try:
-            inspecting.check(request.text, request.others)
+            work.check(request)
         except ValueError as error:
             self.desk.cancel(self.slug)
             self.say(str(error))
             self.look.controls()
             return
+        if before is not None and type(before) is not type(request):
+            self.maps, self.sums, self.summed = {}, {}, None  # of another network
         if request == DEFAULT and not self.maps:
             self.maps = first_screen.load()
-        for part in inspecting.known(request):
+        for part in work.known(request):
             self._keep(part)
-        self._draw()
         self.look.controls()
-        self.desk.run(self.slug, inspecting.compute(request, shell.device()), self._arrived, self._ended)
+        self._draw()
+        self.desk.run(self.slug, work.compute(request, shell.device()), self._arrived, self._ended)
         self.changed()
 
     def complete(self) -> None:
         if self.desk.closed:
             return
         self.look.overviews(self.maps)
-        self.look.similarity(self.similarities)
+        if self.state.source == "text":
+            self.look.similarity(self.similarities)
+        else:
+            self.look.image.probabilities(self.maps)
         self.on_screen = True
+        self._sum()
 
     def _keep(self, part: Any) -> None:
         if isinstance(part, Maps):
             self.maps[part.side] = part
         elif isinstance(part, Similarity):
             self.similarities[part.side] = part
+        elif isinstance(part, Accuracy):
+            self.tested[part.side] = part
         elif isinstance(part, Figures):
             self.figures = part
 
     def _draw(self) -> None:
         """Bring every figure up to date: the large maps now, the rest right after they are on their way."""
         self.look.maps(self.maps)
-        self.look.costs(self.figures, self.maps, waiting=self.figures is None)
+        self._draw_phrases()
+        self._draw_costs(waiting=self.figures is None)
         if self.on_screen:
             self.desk.schedule(self.complete)
+
+    def _draw_phrases(self) -> None:
+        if self.state.has_phrases and self.maps:
+            tokens = next(iter(self.maps.values())).tokens
+            splits = seeing.natural_splits(tokens) if self.state.splits is None else self.state.splits
+            self.look.splits(tokens, splits)
+
+    def _draw_costs(self, waiting: bool) -> None:
+        self.look.costs(self.figures, self.maps, self.tested, waiting=waiting)
+
+    def _sum(self) -> None:
+        """Start to sum what is shown, unless that is under way or done."""
+        shown = (*(id(self.maps[side].maps) for side in self.maps), self.state.layer, self.state.head)
+        if shown != self.summed:
+            self.summed = shown
+            self.desk.run(
+                f"{self.slug} sums", seeing.sums(dict(self.maps), self.state.layer, self.state.head), self._summed
+            )
+
+    def _summed(self, part: Sums) -> None:
+        self.sums[part.side] = part
+        self.look.sums(self.sums)
 
     def _arrived(self, part: Any) -> None:
         if not isinstance(part, Progress):
@@ -226,19 +175,14 @@ class InspectPage(Page):
         if job.state == "failed":
             self.say(job.error)
         if job.state != "done":
-            self.look.costs(self.figures, self.maps, waiting=False)
-        self.changed()
-
-    def _look(self) -> None:
-        self.look.controls()
-        self._draw()
+            self._draw_costs(waiting=False)
         self.changed()
 
     # --- taking away ---
 
     def csv(self) -> str:
         """The two maps that are shown, one row a pair of tokens."""
-        if set(self.maps) != {"a", "b"}:
+        if set(self.maps) != set(SIDES) or self.maps["a"].tokens != self.maps["b"].tokens:
             return ""
         import pandas as pd
 
@@ -256,4 +200,5 @@ class InspectPage(Page):
         return written.getvalue()
 
     def lines(self) -> str:
-        return inspecting.python_lines(self.state.request, self.state.layer, self.state.head, shell.device())
+        work = WORK[self.state.source]
+        return work.python_lines(self.state.request, self.state.layer, self.state.head, shell.device())

@@ -1,4 +1,4 @@
-"""What the page Inspect computes: maps of two configurations on one text, then what they cost. No Panel here.
+"""What the page Inspect computes on a text: maps of two configurations, then what they cost. No Panel here.
 
 The steps are those of a job: the maps come first, one side at a time, because they are what somebody who turns a knob
 waits for; similarity, time and memory follow.
@@ -6,51 +6,41 @@ waits for; similarity, time and memory follow.
 
 from __future__ import annotations
 
-import contextlib
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import torch
 
-from workbench import measure
-from workbench.controls import Knob, Range
-from workbench.dashboard import toggles
-from workbench.dashboard.jobs import Cache, Cancelled, Progress
+from workbench.dashboard import seeing, toggles
+from workbench.dashboard.jobs import Cancelled, Progress
+from workbench.dashboard.seeing import STEPS, Figures, Maps
 from workbench.dashboard.toggles import Configuration
 from workbench.models import pretrained
-from workbench.paper import Method
 from workbench.tasks import sentences
 
 MOST_TOKENS = 160  # 6 x 12 maps of 160 x 160 float32 are 7 MiB; longer texts cannot be read as a picture anyway
 MOST_OTHERS = 8
 LAYERS, HEADS = 6, 12  # of the pretrained encoder
-BUDGET_S = 0.25
-SETTLE, SETTLE_S = 8, 0.04
-ORDER = Knob("order", "int", 3, "Highest power of the polynomial; its coefficients are fitted to GELU.", Range(2, 4))
-
-cache = Cache(limit=256 * 2**20)
 
 
 @dataclass(frozen=True)
 class Request:
-    """What is on the screen: one text, further sentences to compare with, two configurations."""
+    """What is on the screen: one text, further sentences to compare with, two configurations.
+
+    ``splits`` are where the visitor has the phrases begin, as places among the tokens; None: where punctuation has it.
+    """
 
     text: str
     others: tuple[str, ...]
     sides: Mapping[str, Configuration]
+    splits: tuple[int, ...] | None = None
 
-
-@dataclass(frozen=True)
-class Maps:
-    """One side, seen from inside: maps (layers, heads, tokens, tokens) and the sentence vector (384,), float32."""
-
-    side: str
-    tokens: list[str]
-    maps: np.ndarray
-    vector: np.ndarray
+    def key(self, *sides: str) -> tuple:
+        """What the maps of these sides depend on, and nothing else."""
+        chosen = [self.sides[side] for side in sides]
+        splits = self.splits if any(map(seeing.uses_natural_tree, chosen)) else None
+        return (self.text, splits, *(each.key for each in chosen))
 
 
 @dataclass(frozen=True)
@@ -62,42 +52,40 @@ class Similarity:
     cosines: np.ndarray
 
 
-@dataclass(frozen=True)
-class Figures:
-    """What one forward pass costs, both sides measured one right after the other."""
-
-    timings: Mapping[str, measure.Timing]
-    peaks: Mapping[str, int]
-    machine: str
-
-
-def knobs_of(toggle: str, method: Method) -> dict[str, Knob]:
-    """The knobs that the pretrained encoder can take: the attention's own, and the order of a polynomial activation."""
-    if toggle == "attention":
-        return dict(method.knobs)
-    return {"order": ORDER} if "order" in method.shape_knobs else {}
-
-
 def options(configuration: Configuration) -> dict[str, Any]:
-    """A configuration as the keyword arguments of ``Encoder.inspect`` and ``Encoder.encode``."""
+    """A configuration as the keyword arguments of ``Encoder.inspect`` and ``Encoder.encode``, all but the tree."""
     chosen = {
-        "attention": configuration.methods["attention"],
+        "attention": configuration.mixer.name,
         "activation": configuration.methods["activation"],
         "implementation": configuration.implementation,
     }
-    if knobs := configuration.options("attention"):
+    if knobs := seeing.mixer_options(configuration):
         chosen["attention_options"] = knobs
+    if (layers := seeing.layers_of(configuration, LAYERS)) is not None:
+        chosen["layers"] = layers
     if "order" in configuration.options("activation"):
         chosen["activation_order"] = configuration.options("activation")["order"]
     return chosen
 
 
-def check(text: str, others: Sequence[str] = ()) -> None:
+def tree_of(configuration: Configuration, splits: Sequence[int] | None) -> dict[str, Callable]:
+    """The keyword ``tree`` of the encoder where a configuration wants one, as a dictionary; else an empty one."""
+    if not seeing.uses_natural_tree(configuration):
+        return {}
+    from workbench.tasks import text_trees
+
+    if splits is None:
+        return {"tree": text_trees.of_text}
+    return {"tree": lambda tokens: text_trees.of_boundaries(tokens, splits)}
+
+
+def check(request: Request) -> None:
     """Raise ``ValueError`` for texts that are empty or too long, in one sentence."""
-    sentences.check_text(text)
-    if len(others) > MOST_OTHERS:
-        raise ValueError(f"There are {len(others)} sentences to compare with: at most {MOST_OTHERS} are allowed.")
-    for other in others:
+    sentences.check_text(request.text)
+    if len(request.others) > MOST_OTHERS:
+        given = len(request.others)
+        raise ValueError(f"There are {given} sentences to compare with: at most {MOST_OTHERS} are allowed.")
+    for other in request.others:
         sentences.check_text(other)
 
 
@@ -105,126 +93,122 @@ def compute(request: Request, device: str) -> Callable[[Cancelled], Iterator[Any
     """The job for a request: yields ``Maps``, ``Similarity`` and ``Figures``, with ``Progress`` between."""
 
     def steps(cancelled: Cancelled) -> Iterator[Any]:
-        check(request.text, request.others)
-        yield Progress(0, 4, "computing maps")
+        check(request)
+        yield Progress(0, STEPS, "computing maps")
         encoder = pretrained.load(device)
-        count = len(encoder.tokens(request.text))
-        if count > MOST_TOKENS:
-            raise ValueError(f"The text has {count} tokens: Inspect draws at most {MOST_TOKENS}, so shorten it.")
-        for side, configuration in request.sides.items():
-            yield _maps(encoder, request.text, side, configuration)
-        # Whoever drags a knob wants the next map, not this one's costs; and while a browser draws, times are disturbed.
-        for _ in range(SETTLE):
-            time.sleep(SETTLE_S)
-            yield Progress(1, 4, "comparing sentences")
+        _check_length(encoder, request, device)
+        vectors = {}
+        for side in request.sides:
+            found = _maps(encoder, request, side)
+            vectors[side] = found.vector
+            yield found
+        yield from seeing.settle("comparing sentences")
         if request.others:
-            yield Progress(1, 4, "comparing sentences")
-            for side, configuration in request.sides.items():
-                yield _similarity(encoder, (request.text, *request.others), side, configuration)
-        yield Progress(2, 4, "measuring")
-        key = ("figures", request.text, *(each.key for each in request.sides.values()))
-        if (figures := cache.get(key)) is None:
-            timings, peaks = {}, {}
-            for side, configuration in request.sides.items():
-                call = encoder.forward_call(request.text, **options(configuration))
-                timings[side] = measure.time_call(call, device, budget_s=BUDGET_S, cancelled=cancelled)
-                yield Progress(len(timings) + 1, 4, "measuring")
-            for side, configuration in request.sides.items():
-                call = encoder.forward_call(request.text, **options(configuration))
-                peaks[side] = measure.peak_bytes(call, device)
-                yield Progress(3, 4, "measuring")
-            figures = Figures(timings, peaks, measure.machine_line(measure.machine(device)))
-            cache.put(key, figures, 1000)
-        yield figures
+            for side, vector in vectors.items():
+                yield _similarity(encoder, request, side, vector)
+        yield from seeing.costs(
+            ("figures", *request.key(*request.sides)),
+            {side: lambda side=side: encoder.forward_call(request.text, **_arguments(request, side))
+             for side in request.sides},
+            device, cancelled,
+        )  # fmt: skip
 
     return steps
 
 
 def warm(device: str) -> Callable[[Cancelled], Iterator[Any]]:
-    """A job that runs every attention and activation once; what that makes is kept by the encoder."""
+    """A job that runs every mixer and activation once; what that makes is kept by the encoder."""
 
     def steps(cancelled: Cancelled) -> Iterator[Any]:
         if pretrained.why_not():
             return
         encoder = pretrained.load(device)
-        for attention in toggles.methods("attention"):
-            for activation in toggles.methods("activation"):
-                if not encoder.why_not(attention=attention, activation=activation):
-                    with _one_thread():
-                        encoder.encode("Ready.", attention=attention, activation=activation)
-                yield Progress(0, 1)
+        pairs = [(attention, activation) for attention in toggles.methods("attention")
+                 for activation in toggles.methods("activation")]  # fmt: skip
+        pairs += [(name, "gelu") for toggle in toggles.REPLACING for name in toggles.methods(toggle)]
+        for attention, activation in pairs:
+            if not encoder.why_not(attention=attention, activation=activation):
+                with seeing.one_thread():
+                    encoder.encode("Ready.", attention=attention, activation=activation)
+            yield Progress(0, 1)
 
     return steps
 
 
 def known(request: Request) -> Iterator[Maps | Similarity | Figures]:
     """What the cache holds of a request already: it can be drawn without a job."""
-    for side, configuration in request.sides.items():
-        for kind, text in (("maps", request.text), ("similarity", (request.text, *request.others))):
-            if (found := cache.get((kind, text, configuration.key))) is not None:
+    for side in request.sides:
+        for key in (("maps", *request.key(side)), ("similarity", request.others, *request.key(side))):
+            if (found := seeing.cache.get(key)) is not None:
                 yield replace(found, side=side)
-    if (figures := cache.get(("figures", request.text, *(each.key for each in request.sides.values())))) is not None:
+    if (figures := seeing.cache.get(("figures", *request.key(*request.sides)))) is not None:
         yield figures
 
 
-def _maps(encoder: pretrained.Encoder, text: str, side: str, configuration: Configuration) -> Maps:
-    key = ("maps", text, configuration.key)
-    if (found := cache.get(key)) is None:
-        with _one_thread():
-            seen = encoder.inspect(text, **options(configuration))
-        found = Maps(side, seen.tokens, seen.maps.numpy(), seen.vector.numpy())
-        cache.put(key, found, found.maps.nbytes)
+def _arguments(request: Request, side: str) -> dict[str, Any]:
+    configuration = request.sides[side]
+    return options(configuration) | tree_of(configuration, request.splits)
+
+
+def _check_length(encoder: pretrained.Encoder, request: Request, device: str) -> None:
+    count = len(encoder.tokens(request.text))
+    if count > MOST_TOKENS:
+        raise ValueError(f"The text has {count} tokens: Inspect draws at most {MOST_TOKENS}, so shorten it.")
+    for configuration in request.sides.values():
+        for text in (request.text, *request.others):
+            seeing.check_simulated(configuration, len(encoder.tokens(text)), device)
+
+
+def _maps(encoder: pretrained.Encoder, request: Request, side: str) -> Maps:
+    key = ("maps", *request.key(side))
+    if (found := seeing.cache.get(key)) is None:
+        with seeing.one_thread():
+            seen = encoder.inspect(request.text, **_arguments(request, side))
+        groups = _groups(request.sides[side], seen.tokens, request.splits)
+        found = Maps(side, seen.tokens, seen.maps.numpy(), seen.vector.numpy(), groups)
+        seeing.cache.put(key, found, found.maps.nbytes)
     return replace(found, side=side)
 
 
-def _similarity(
-    encoder: pretrained.Encoder, texts: tuple[str, ...], side: str, configuration: Configuration
-) -> Similarity:
-    key = ("similarity", texts, configuration.key)
-    if (found := cache.get(key)) is None:
-        with _one_thread():
-            vectors = encoder.encode(texts, **options(configuration)).cpu().numpy()
-        found = Similarity(side, texts, vectors @ vectors.T)
-        cache.put(key, found, found.cosines.nbytes + sum(map(len, texts)))
+def _groups(
+    configuration: Configuration, tokens: Sequence[str], splits: Sequence[int] | None
+) -> tuple[seeing.Group, ...]:
+    if not seeing.takes_tree(configuration.mixer):
+        return ()
+    if tree := tree_of(configuration, splits):
+        return seeing.groups_of(tree["tree"](list(tokens)))
+    return seeing.uniform_groups(configuration.mixer_options, configuration.mixer, len(tokens))
+
+
+def _similarity(encoder: pretrained.Encoder, request: Request, side: str, vector: np.ndarray) -> Similarity:
+    """The other sentences have phrases of their own, so their trees come from punctuation."""
+    key = ("similarity", request.others, *request.key(side))
+    if (found := seeing.cache.get(key)) is None:
+        configuration = request.sides[side]
+        with seeing.one_thread():
+            others = encoder.encode(request.others, **options(configuration), **tree_of(configuration, None))
+        vectors = np.vstack([vector, others.cpu().numpy()])
+        found = Similarity(side, (request.text, *request.others), vectors @ vectors.T)
+        seeing.cache.put(key, found, found.cosines.nbytes + sum(map(len, found.texts)))
     return replace(found, side=side)
-
-
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    """Sentences are small: one thread is as fast, and never waits for a core on which somebody's browser draws.
-
-    Times are not taken in here: those belong to the threads that PyTorch uses by itself.
-    """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
-# --- what the figures say, in words ---
-
-
-def compared(timings: Mapping[str, measure.Timing]) -> tuple[str, str]:
-    """The ratio B / A of the medians, and what to make of it: a difference inside the spread is no difference."""
-    a, b = timings["a"], timings["b"]
-    ratio = f"×{b.median_ms / a.median_ms:.2f}"
-    if a.low_ms <= b.high_ms and b.low_ms <= a.high_ms:
-        return ratio, "within the noise"
-    return ratio, "faster" if b.median_ms < a.median_ms else "slower"
 
 
 def python_lines(request: Request, layer: int, head: int, device: str) -> str:
     """The lines that compute what is on the screen."""
+    trees = {side: tree_of(each, None) != {} for side, each in request.sides.items()}
+    splits = request.splits if any(trees.values()) else None
+    by_hand = f"lambda tokens: text_trees.of_boundaries(tokens, {splits})"
+    tree = "text_trees.of_text" if splits is None else by_hand
 
     def call(side: str) -> str:
-        given = {name: value for name, value in options(request.sides[side]).items() if value != "auto"}
-        return ", ".join(f"{name}={value!r}" for name, value in given.items())
+        given = seeing.written(options(request.sides[side]))
+        return f"{given}, tree={tree}" if trees[side] else given
 
     lines = [
+        *(["import torch", ""] if request.others else []),
         "from workbench import measure",
         "from workbench.models import pretrained",
+        *(["from workbench.tasks import text_trees"] if any(trees.values()) else []),
         "",
         f"encoder = pretrained.load({device!r})",
         f"text = {request.text!r}",
@@ -238,9 +222,15 @@ def python_lines(request: Request, layer: int, head: int, device: str) -> str:
         f"peaks = {{side: measure.peak_bytes(call, {device!r}) for side, call in calls.items()}}",
     ]
     if request.others:
+        by_punctuation = {
+            side: f"{{**{side}, 'tree': text_trees.of_text}}" if splits is not None and trees[side] else side
+            for side in request.sides
+        }
         lines += [
-            f"texts = [text, *{list(request.others)!r}]",
-            "vectors = {'a': encoder.encode(texts, **a), 'b': encoder.encode(texts, **b)}",
+            f"others = {list(request.others)!r}",
+            *(f"others_{side} = encoder.encode(others, **{by_punctuation[side]})" for side in request.sides),
+            "vectors = {'a': torch.vstack([inspected['a'].vector, others_a.cpu()]),",
+            "           'b': torch.vstack([inspected['b'].vector, others_b.cpu()])}",
             "cosines = {side: each @ each.T for side, each in vectors.items()}",
         ]
     return "\n".join(lines)

@@ -250,7 +250,7 @@ class ViT(nn.Module):
 
     def _map(self, mixer: SelfAttention, projected: Tensor) -> Tensor:
         query, key, _ = projected.unflatten(-1, (3, self.config.heads, -1)).permute(2, 0, 3, 1, 4)
-        options = {"implementation": self.config.implementation, **self.config.mixer_options}
+        options = {"implementation": mixer.config.implementation, **mixer.config.attention_options}
         return mixer.method.attention_map(query, key, **options)[0]
 
     def _own_map(self, block: nn.Module) -> Tensor:

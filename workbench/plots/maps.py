@@ -37,19 +37,21 @@ def attention_map(
     title: str = "",
     high: float | None = None,
     tree: Sequence[Group] = (),
+    levels: int | None = None,
     overlay: tuple[np.ndarray, int, int] | None = None,
 ) -> figure:
     """One head's weights (queries, keys): a row for every query, its tokens at the sides, row and column sums as bars
     at the edges, with a line where they are 1.
 
     ``high`` is the weight of the brightest colour (default: the largest weight); give two maps the same to compare
-    them. ``tree`` are groups of tokens, see ``trees``: they are drawn above and on the map. ``overlay`` is (kinds,
-    block_rows, block_columns) of ``block_kinds``: the blocks that a kernel walks over.
+    them. ``tree`` are groups of tokens, see ``trees``, drawn above and on the map; there is room for ``levels`` levels
+    of them, so that two maps stand alike. ``overlay`` is (kinds, block_rows, block_columns) of
+    ``block_kinds``: the blocks that a kernel walks over.
     Raises ``ValueError`` when weights and tokens do not fit together.
     """
     made = _matrix(title, "attended to (key)", "attends (query)", SEQUENTIAL, "weight")
     add_tree(made)
-    update_attention_map(made, weights, query_tokens, key_tokens, high=high, tree=tree)
+    update_attention_map(made, weights, query_tokens, key_tokens, high=high, tree=tree, levels=levels)
     if overlay is not None:
         _outline(made, *overlay)
     return made
@@ -63,10 +65,11 @@ def update_attention_map(
     *,
     high: float | None = None,
     tree: Sequence[Group] = (),
+    levels: int | None = None,
 ) -> None:
     """Show other weights, tokens and groups in a figure made by ``attention_map``; sizes may differ."""
     weights = np.asarray(weights, dtype=np.float32)
-    room = show_tree(made, tree, len(key_tokens), len(query_tokens))
+    room = show_tree(made, tree, len(key_tokens), len(query_tokens), levels)
     high = high or float(np.nanmax(weights, initial=0)) or 1.0
     _fill(made, weights, query_tokens, key_tokens, low=0.0, high=high, room=room)
 

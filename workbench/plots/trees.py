@@ -27,9 +27,12 @@ def add_tree(made: figure) -> None:
     )  # fmt: skip
 
 
-def show_tree(made: figure, groups: Sequence[Group], width: int, height: int) -> float:
-    """Draw the groups over a map of that size; the room that the brackets take above it, in rows."""
-    tallest = max((group[2] for group in groups), default=0)
+def show_tree(made: figure, groups: Sequence[Group], width: int, height: int, levels: int | None = None) -> float:
+    """Draw the groups over a map of that size; the room that the brackets take above it, in rows.
+
+    ``levels`` is how many levels of brackets there is room for (default: as many as there are).
+    """
+    tallest = max((group[2] for group in groups), default=0) if levels is None else levels
     room = height * min(MOST, LEVEL * (tallest + 0.5)) if tallest else 0.0
     step, foot = room / (tallest + 0.5) if tallest else 0.0, 0.35
     xs, ys = [], []

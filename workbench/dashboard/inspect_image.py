@@ -1,0 +1,94 @@
+"""The parts of the page Inspect that only an image has: which one, where a patch of it looks, what it is taken for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from workbench.dashboard import inspecting_images
+from workbench.dashboard.inspect_parts import Gallery
+from workbench.dashboard.knobs import Field, Option
+from workbench.dashboard.page import figure, give, pair, settled, stack
+from workbench.dashboard.seeing import SIDES, Maps
+from workbench.plots import patches as plots
+from workbench.tasks import images
+
+if TYPE_CHECKING:
+    from workbench.dashboard.inspect_state import InspectState
+
+SHOWN = 40  # images side by side; the slider reaches the others
+NAMES = {"digits": "digits, 8 × 8", "fashion_mnist": "clothes (Fashion-MNIST), 28 × 28"}
+
+
+class ImageView:
+    """Which image, its patches on both sides, the classes."""
+
+    def __init__(self, chosen: InspectState, act: Callable[[str, str, Any], None]) -> None:
+        self.chosen, self.act = chosen, act
+        self.gallery = Gallery(lambda index: act("page", "image", index), legend="Test images")
+        self.pictures = {side: figure(None, min_height=260) for side in SIDES}
+        self.bars = figure(None, min_height=220)
+        self.patches = stack(
+            pair(*(stack(self.pictures[side], look=f"sheet {side}") for side in SIDES)),
+            stack(self.bars, look="sheet"),
+        )
+        self.gallery.visible = self.patches.visible = False
+        self._classes: tuple[str, ...] = ()
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return images.load(self.chosen.collection).classes
+
+    def fields(self) -> list[Field]:
+        """The controls that choose an image."""
+        known = tuple(
+            Option(name, words, " ".join(images.why_not(name))) for name, words in NAMES.items()
+        )
+        stops = tuple(map(str, range(inspecting_images.OFFERED)))
+        return [
+            Field("collection", "Images of", "choice", self.chosen.collection, known),
+            Field("image", "Image", "slider", self.chosen.image, stops=stops),
+        ]
+
+    def controls(self) -> None:
+        shown = self.chosen.source == "image" and not images.why_not(self.chosen.collection)
+        if shown:
+            data = images.load(self.chosen.collection)
+            labels = [f"Image {place}: {data.classes[label]}" for place, label in
+                      enumerate(data.test_labels[:SHOWN].tolist())]  # fmt: skip
+            self.gallery.show(data.test[:SHOWN, 0].numpy(), labels, self.chosen.image)
+        self.gallery.visible = self.patches.visible = shown
+
+    def maps(self, weights: Mapping[str, np.ndarray], highs: Mapping[str, float]) -> None:
+        """Where the framed patch looks, over the image, on both sides."""
+        image = images.load(self.chosen.collection).test[self.chosen.image, 0].numpy()
+        patch = self.chosen.patch
+        for side, each in weights.items():
+            row, high = each[patch], float(each[patch].max()) if self.chosen.scales == "own" else highs[side]
+            if not settled(self.pictures[side]):
+                made = plots.patch_attention(image, row, patch, high=high)
+                plots.patch_source(made).selected.on_change("indices", self._tapped)
+                give(self.pictures[side], made)
+            else:
+                made = self.pictures[side].object
+                plots.update_patch_attention(made, image, row, patch, high=high)
+            made.title.text = f"{side.upper()} · where the framed patch looks"
+
+    def _tapped(self, attribute: str, old: list[int], new: list[int]) -> None:
+        if new and new[0] != self.chosen.patch:
+            self.act("page", "patch", new[0])
+
+    def probabilities(self, found: Mapping[str, Maps]) -> None:
+        """What both sides take the image for."""
+        data = images.load(self.chosen.collection)
+        sides = {side.upper(): each.vector for side, each in found.items()}
+        if set(found) != set(SIDES) or any(len(each) != len(data.classes) for each in sides.values()):
+            return
+        right = data.classes[int(data.test_labels[self.chosen.image])]
+        if self._classes != data.classes or not settled(self.bars):
+            self._classes = data.classes
+            give(self.bars, plots.class_probabilities(data.classes, sides, right=right))
+        else:
+            plots.update_class_probabilities(self.bars.object, sides, right=right)
