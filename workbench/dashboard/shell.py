@@ -25,6 +25,8 @@ from workbench.dashboard.page import Page, stack, text
 PAGES = {
     "inspect": ("Inspect", "workbench.dashboard.inspect_page:InspectPage"),
     "measure": ("Measure", "workbench.dashboard.measure_page:MeasurePage"),
+    "train": ("Train", "workbench.dashboard.train_page:TrainPage"),
+    "generate": ("Generate", "workbench.dashboard.generate_page:GeneratePage"),
     "papers": ("Papers", "workbench.dashboard.papers_page:PapersPage"),
 }
 STATIC = Path(__file__).parent / "static"
@@ -197,11 +199,17 @@ def warm() -> None:
     """Import the pages, load the pretrained encoder and swap every method in once, so that no visitor waits for it."""
     for slug in PAGES:
         importlib.import_module(PAGES[slug][1].split(":")[0])
-    from workbench.dashboard import inspecting
+    from workbench.dashboard import inspecting, racers, racing
     from workbench.dashboard.measure_page import MeasureState
+    from workbench.dashboard.train_page import TrainState
 
     MeasureState(device()).fields(running=False, refused="")  # asks every implementation whether it can run here
+    for task in filter(lambda task: not racers.task_why_not(task), racers.TASKS):
+        race = TrainState()
+        race.turn_to(task)
+        race.card("a")  # reads the task's data, and asks every mixer whether it can learn it
     desk = Desk(worker(), lambda callback: None)
+    desk.run("mixers", racing.try_mixers(device()), lambda value: None, lane="long")
     desk.run("warm", inspecting.warm(device()), lambda value: None, lane="long")
 
 

@@ -58,8 +58,9 @@ def train(
     seed: int = 0,
     device: str = "cpu",
     lap: int = 20,
-) -> Iterator[Lap]:
-    """Train one model for each configuration; yield laps as they end.
+    ticks: bool = False,
+) -> Iterator[Lap | None]:
+    """Train one model for each configuration; yield laps as they end, and with ``ticks`` None after every step.
 
     All models run ``lap`` steps, then each reports, and so on until ``steps``. They start from the same random numbers
     and see the same batches, so their difference is the configurations'. The optimiser is AdamW, with a warm-up over
@@ -75,7 +76,7 @@ def train(
     learned = _Language(device) if task == "grammar" else _Pictures(task, device)
     for config in configs.values():
         learned.check(config)
-    return _run(configs, learned, steps, batch, learning_rate, seed, device, lap)
+    return _run(configs, learned, steps, batch, learning_rate, seed, device, lap, ticks)
 
 
 def _run(
@@ -87,12 +88,17 @@ def _run(
     seed: int,
     device: str,
     lap: int,
-) -> Iterator[Lap]:
+    ticks: bool,
+) -> Iterator[Lap | None]:
     racers = {name: _Racer(config, task, seed, steps, learning_rate, device) for name, config in configs.items()}
     for start in range(0, steps, lap):
         end = min(start + lap, steps)
         for name, racer in racers.items():
-            loss = racer.run(end - start, batch)
+            for _ in range(start, end):
+                racer.step(batch)
+                if ticks:
+                    yield None
+            loss = racer.mean_loss()
             validation, accuracy = task.score(racer.model, last=end == steps)
             yield Lap(name, end, steps, loss, validation, accuracy, racer.seconds, racer.model)
 
@@ -109,6 +115,7 @@ class _Racer:
         self, config: Config, task: _Language | _Pictures, seed: int, steps: int, learning_rate: float, device: str
     ) -> None:
         self.task, self.seconds = task, 0.0
+        self.losses: list[Tensor] = []
         self.batches = torch.Generator().manual_seed(seed)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -119,22 +126,24 @@ class _Racer:
             self.optimiser, lambda step: min((step + 1) / warm_up, (steps - step) / max(1, steps - warm_up), 1.0)
         )
 
-    def run(self, steps: int, batch: int) -> float:
-        """That many steps; their mean loss. A GPU is waited for once, at the end."""
+    def step(self, batch: int) -> None:
         start = time.perf_counter()
-        losses = [self._step(batch) for _ in range(steps)]
-        mean = torch.stack(losses).mean().item()
-        self.seconds += time.perf_counter() - start
-        return mean
-
-    def _step(self, batch: int) -> Tensor:
         loss = self.task.loss(self.model, self.task.draw(self.model, batch, self.batches))
         self.optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimiser.step()
         self.schedule.step()
-        return loss.detach()
+        self.losses.append(loss.detach())
+        self.seconds += time.perf_counter() - start
+
+    def mean_loss(self) -> float:
+        """The mean loss since this was asked last. A GPU is waited for here, and here only."""
+        start = time.perf_counter()
+        mean = torch.stack(self.losses).mean().item()
+        self.losses.clear()
+        self.seconds += time.perf_counter() - start
+        return mean
 
 
 class _Pictures:

@@ -17,6 +17,8 @@ from workbench.plots.maps import (
     update_head_overview,
     update_similarity,
 )
+from workbench.plots.pictures import image_grid, update_image_grid
+from workbench.plots.runs import run_curves, timeline, update_run_curves, update_timeline
 from workbench.plots.style import BLUE, DIVERGING, MARKERS, ORANGE, PALETTE, SEQUENTIAL, color_of, colors_of, themed
 
 __all__ = [
@@ -36,12 +38,18 @@ __all__ = [
     "functions",
     "head_overview",
     "heads_source",
+    "image_grid",
     "roofline",
+    "run_curves",
     "similarity",
     "themed",
+    "timeline",
     "update_attention_map",
     "update_curves",
     "update_difference_map",
     "update_head_overview",
+    "update_image_grid",
+    "update_run_curves",
     "update_similarity",
+    "update_timeline",
 ]
