@@ -367,18 +367,17 @@ if triton is not None:
         gate = gates + batch * gate_batch + column
         weight = weights + batch * weight_batch
         total = _stream(hidden + own, mask) if GATED else tl.zeros((ROWS, COLUMNS), tl.float32)
-        for first in range(0, modules, UNROLL):
-            for step in tl.static_range(UNROLL):
-                module = (first + step).to(tl.int64)
+        for _ in range(0, modules, UNROLL):
+            for _ in tl.static_range(UNROLL):
                 value = tl.zeros((ROWS, COLUMNS), tl.float32)
                 for entry in tl.static_range(ENTRIES):
                     w = tl.load(weight + entry * weight_entry).to(tl.float32)
-                    value += w * _stream(source + module * stride_module + entry * stride_entry, mask)
+                    value += w * _stream(source + entry * stride_entry, mask)
                 if GATED:
-                    g = tl.load(gate + module * gate_module, mask=column < width, other=0.0).to(tl.float32)
-                    total += g * value
-                else:
-                    total += value
+                    value *= tl.load(gate, mask=column < width, other=0.0).to(tl.float32)
+                    gate += gate_module
+                total += value
+                source += stride_module  # a pointer goes further than 32 bits
         tl.store(out + own, total, mask=mask)
 
     @triton.jit

@@ -11,6 +11,7 @@ from workbench.measure.recording import record
 from workbench.measure.records import COLUMNS, frame, load, machine, machine_line, recorded, save
 from workbench.measure.roofline import Ceilings, ceilings
 from workbench.measure.rows import estimate_bytes, measure
+from workbench.measure.sampling import Run, record_sampling, recorded_sampling, sampling
 from workbench.measure.sweeps import sweep
 from workbench.measure.timing import Cancelled, Timing, pick_device, time_call
 
@@ -19,6 +20,7 @@ __all__ = [
     "Cancelled",
     "Ceilings",
     "Check",
+    "Run",
     "Timing",
     "ceilings",
     "estimate_bytes",
@@ -31,8 +33,11 @@ __all__ = [
     "peak_bytes",
     "pick_device",
     "record",
+    "record_sampling",
     "recorded",
+    "recorded_sampling",
     "relative_error",
+    "sampling",
     "save",
     "sweep",
     "time_call",

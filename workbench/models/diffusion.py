@@ -238,7 +238,7 @@ class _Conditions:
             times = self.times[step : step + self.ahead, None].expand(labels.shape)
             model = self.stage.model
             condition = model.condition(times.flatten(), labels.flatten())
-            self.known = model.modulate(torch.nn.functional.silu(condition)).unflatten(0, labels.shape)
+            self.known = model.modulation_rows(condition).unflatten(0, labels.shape)
         return self.known[step - self.first]
 
 

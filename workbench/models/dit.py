@@ -108,9 +108,9 @@ DIT_XL_2 = DiTConfig(
 class Modulation(NamedTuple):
     """All that time and label tell the network, as views of one matrix product.
 
-    ``inner`` (batch, depth, 4, width): shift and scale before attention, then before the feed-forward block.
+    ``inner`` (batch, depth, 4, width): shift and factor before attention, then before the feed-forward block.
     ``gates`` (batch, 2 depth, width): what multiplies each module's output, in the network's order.
-    ``head`` (batch, 2, width): shift and scale of the last normalisation.
+    ``head`` (batch, 2, width): shift and factor of the last normalisation. A factor is 1 + the paper's scale.
     """
 
     inner: Tensor
@@ -130,16 +130,16 @@ class Block(nn.Module):
         self.up = nn.Linear(config.width, hidden)
         self.down = nn.Linear(hidden, config.width)
 
-    def attention(self, x: Tokens, shift: Tensor, scale: Tensor) -> Tokens:
+    def attention(self, x: Tokens, shift: Condition, factor: Condition) -> Tokens:
         """Self-attention of the modulated, normalised tokens."""
-        projected = self.project_in(modulated(x, shift, scale))
+        projected = self.project_in(modulated(x, shift, factor))
         query, key, value = projected.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         attended = nn.functional.scaled_dot_product_attention(query, key, value)
         return self.project_out(attended.transpose(1, 2).flatten(2))
 
-    def feed_forward(self, x: Tokens, shift: Tensor, scale: Tensor) -> Tokens:
+    def feed_forward(self, x: Tokens, shift: Condition, factor: Condition) -> Tokens:
         """Up, tanh-GELU, down."""
-        return self.down(nn.functional.gelu(self.up(modulated(x, shift, scale)), approximate="tanh"))
+        return self.down(nn.functional.gelu(self.up(modulated(x, shift, factor)), approximate="tanh"))
 
 
 class DiT(nn.Module):
@@ -165,6 +165,7 @@ class DiT(nn.Module):
         # The modulation of all blocks and of the head is one matrix, gates and head last: a step that skips the blocks
         # multiplies by its last rows only.
         self.modulate = nn.Linear(width, (6 * depth + 2) * width)
+        self.register_buffer("unit", _unit(depth, width), persistent=False)
         self.last = nn.Linear(width, config.channels_out * config.patch**2)
         self._initialise(start)
 
@@ -204,7 +205,11 @@ class DiT(nn.Module):
 
     def modulation(self, condition: Condition) -> Modulation:
         """Shifts, scales and gates of every block and of the head: one matrix product."""
-        return self.split(self.modulate(nn.functional.silu(condition)))
+        return self.split(self.modulation_rows(condition))
+
+    def modulation_rows(self, condition: Condition) -> Float[Tensor, "batch rows"]:
+        """The same as one row a sample, before it is told apart. 1 is added to every scale, once for the network."""
+        return self.modulate(nn.functional.silu(condition)) + self.unit
 
     def split(self, rows: Float[Tensor, "batch rows"]) -> Modulation:
         """The product's rows, told apart. No copy."""
@@ -275,10 +280,17 @@ def add_gated(module: int, tokens: Tokens, output: Tokens, gate: Condition) -> T
     return torch.addcmul(tokens, gate[:, None], output)
 
 
-def modulated(x: Tokens, shift: Condition, scale: Condition) -> Tokens:
-    """(1 + scale) * normalised x + shift; the normalisation has no weights of its own."""
+def modulated(x: Tokens, shift: Condition, factor: Condition) -> Tokens:
+    """factor * normalised x + shift; the normalisation has no weights of its own."""
     normalised = nn.functional.layer_norm(x, x.shape[-1:], eps=EPSILON)
-    return torch.addcmul(shift[:, None], normalised, 1 + scale[:, None])
+    return torch.addcmul(shift[:, None], normalised, factor[:, None])
+
+
+def _unit(depth: int, width: int) -> Float[Tensor, " rows"]:
+    """1 where ``modulate`` gives a scale, 0 where it gives a shift or a gate."""
+    inner, gates, head = torch.zeros(depth, 4, width), torch.zeros(2 * depth, width), torch.zeros(2, width)
+    inner[:, 1::2], head[1] = 1, 1
+    return torch.cat([part.flatten() for part in (inner, gates, head)])
 
 
 def time_features(time: Float[Tensor, " batch"], count: int) -> Float[Tensor, "batch count"]:
