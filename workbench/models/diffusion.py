@@ -123,6 +123,11 @@ class Sampler:
         self.times, self.factors = (euler if sampler == "euler" else ddim)(steps)
         self._run: _Run | None = None
 
+    @property
+    def caches(self) -> tuple[Tensor, ...]:
+        """What the last run kept: (batch, modules, entries, tokens, width), or a stack a block. Empty before a run."""
+        return self._run.strategy.caches if self._run else ()
+
     @torch.no_grad()
     def __call__(self, noise: Tensor, labels: Tensor) -> Tensor:
         """The images, (batch, channels, side, side). Raises ``ValueError`` for shapes that do not fit."""
