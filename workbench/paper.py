@@ -215,7 +215,8 @@ class Recording:
     """A sweep that is made on a real GPU and kept under ``workbench/recorded``: the figures a paper is shown with.
 
     group            what a reader calls it, such as "attention, causal"
-    methods          names of the paper's methods; every implementation of each is measured, or only ``implementations``
+    methods          names of methods, the paper's or what they are compared with; every implementation of each is
+                     measured, or only ``implementations``
     sizes            of ``example``
     shape, options   knobs of ``example`` and of the methods
     """

@@ -60,7 +60,8 @@ def forward_triton(
 ) -> Tensor:
     batch, heads, tokens, width = query.shape
     sizes = level_sizes(tokens, block, levels)
-    if len(sizes) > 1 and block > LARGEST_FAMILY:
+    largest = _largest_family(query)
+    if len(sizes) > 1 and block > largest:
         return forward_torch(query, key, value, scale, block, levels, is_causal)
     if len(sizes) == 1:  # a flat tree is softmax attention
         return torch.ops.workbench.flash_attention(query, key, value, scale, -1, 0 if is_causal else -1, True)[0]
@@ -69,7 +70,7 @@ def forward_triton(
     with torch.cuda.device_of(query):
         for nodes, families in zip(sizes, [*sizes[1:], 1], strict=True):
             children = block if families > 1 else nodes
-            climb = _climb if children <= LARGEST_FAMILY else _walk
+            climb = _climb if children <= largest else _walk
             of_level = nodes, families, children, leaves, tokens, scale, is_causal
             gathered, kept, rows, inside = climb(rows, inside, *of_level)
             climbed.append((gathered, kept))
@@ -123,7 +124,7 @@ def _walk(
     _walk_kernel[(triton.cdiv(nodes, block_m), batch)](
         query, key, value, inside, gathered, kept, scale * LOG2_E, nodes, leaves, tokens, width,
         BLOCK_M=block_m, BLOCK_N=block_n, BLOCK_D=padded, CAUSAL=is_causal, PRECISION=_precision(query),
-        num_warps=4 if small else 8,
+        num_warps=4 if small else 8, num_stages=1 if padded * query.element_size() > 512 else 3,
     )  # fmt: skip
     return gathered, kept, [], kept
 
@@ -137,6 +138,12 @@ def _descend(above: Tensor, above_kept: Tensor, gathered: Tensor, kept: Tensor |
         above, above_kept, gathered, kept, nodes, above.shape[1], children, width,
         ROWS=rows, BLOCK_D=padded, LEAF=kept is None, num_warps=8,
     )  # fmt: skip
+
+
+def _largest_family(query: Tensor) -> int:
+    """How many children fit on the chip together: fewer where heads are wide and numbers long."""
+    row = triton.next_power_of_2(query.shape[-1]) * query.element_size()
+    return min(LARGEST_FAMILY, 65536 // row)
 
 
 def _precision(query: Tensor) -> str:
@@ -177,10 +184,20 @@ torch.library.register_autograd("workbench::hierarchical_attention", _differenti
 if triton is not None:
 
     @triton.jit
-    def _rows(tensor, batch, row, there, nodes, width, BLOCK_D: tl.constexpr):
+    def _place(tensor, batch, row, there, nodes, width, BLOCK_D: tl.constexpr):
         column = tl.arange(0, BLOCK_D)[None, :]
         at = tensor + batch * nodes * width + row[:, None].to(tl.int64) * width + column
         return at, there[:, None] & (column < width)
+
+    @triton.jit
+    def _load(tensor, batch, row, there, nodes, width, BLOCK_D: tl.constexpr):
+        at, mask = _place(tensor, batch, row, there, nodes, width, BLOCK_D)
+        return tl.load(at, mask=mask, other=0.0)
+
+    @triton.jit
+    def _store(tensor, x, batch, row, there, nodes, width, BLOCK_D: tl.constexpr):
+        at, mask = _place(tensor, batch, row, there, nodes, width, BLOCK_D)
+        tl.store(at, x.to(tensor.dtype.element_ty), mask=mask)
 
     @triton.jit
     def _count(node, leaves, tokens):
@@ -188,11 +205,20 @@ if triton is not None:
         return tl.maximum(tl.minimum(leaves, tokens - node * leaves), 0)
 
     @triton.jit
-    def _mean(share, x, TOGETHER: tl.constexpr):
-        """The families' means of rows x, weighted with share (groups, rows)."""
+    def _store_mean(
+        mean, share, x, batch, first_family, families, width,
+        TOGETHER: tl.constexpr, GROUPS: tl.constexpr, BLOCK_D: tl.constexpr,
+    ):  # fmt: skip
+        """The families' means of rows x, weighted with share (GROUPS, rows)."""
         if TOGETHER == 1:
-            return tl.sum(tl.sum(share, 0)[:, None] * x.to(tl.float32), 0)[None, :]
-        return tl.dot(share, x.to(tl.float32), input_precision="tf32x3")
+            parent = first_family + tl.arange(0, 1)
+            total = tl.sum(tl.sum(share, 0)[:, None] * x.to(tl.float32), 0)[None, :]
+            _store(mean, total, batch, parent, parent < families, families, width, BLOCK_D)
+        else:
+            group = tl.arange(0, GROUPS)
+            total = tl.dot(share, x.to(tl.float32), input_precision="tf32x3")
+            exists = (group < TOGETHER) & (first_family + group < families)
+            _store(mean, total, batch, first_family + group, exists, families, width, BLOCK_D)
 
     @triton.jit
     def _climb_kernel(
@@ -207,12 +233,9 @@ if triton is not None:
         family = place // children
         node = first_family * children + place
         there = (node < nodes) & (family < TOGETHER)
-        at, mask = _rows(query, batch, node, there, nodes, width, BLOCK_D)
-        q = tl.load(at, mask=mask, other=0.0)
-        at, mask = _rows(key, batch, node, there, nodes, width, BLOCK_D)
-        k = tl.load(at, mask=mask, other=0.0)
-        at, mask = _rows(value, batch, node, there, nodes, width, BLOCK_D)
-        v = tl.load(at, mask=mask, other=0.0)
+        q = _load(query, batch, node, there, nodes, width, BLOCK_D)
+        k = _load(key, batch, node, there, nodes, width, BLOCK_D)
+        v = _load(value, batch, node, there, nodes, width, BLOCK_D)
         count = _count(node, leaves, tokens).to(tl.float32)
 
         scores = tl.dot(q, k.T, input_precision=PRECISION) * scale
@@ -235,8 +258,7 @@ if triton is not None:
             tl.store(kept + batch * nodes + node, tl.sum(tl.where(diagonal, weights, 0.0), 1), mask=there)
             weights = tl.where(diagonal, 0.0, weights)
         output = tl.dot(weights.to(v.dtype), v, input_precision=PRECISION)
-        at, mask = _rows(gathered, batch, node, there, nodes, width, BLOCK_D)
-        tl.store(at, output.to(gathered.dtype.element_ty), mask=mask)
+        _store(gathered, output, batch, node, there, nodes, width, BLOCK_D)
 
         if not ROOT:
             group = tl.arange(0, GROUPS)
@@ -247,15 +269,9 @@ if triton is not None:
             exists = (group < TOGETHER) & (parent < families)
             tl.store(energy + batch * families + parent, tl.sum(tl.where(member, share * partition[None, :], 0.0), 1),
                      mask=exists)  # fmt: skip
-            if TOGETHER == 1:
-                group, parent = tl.arange(0, 1), first_family + tl.arange(0, 1)
-                exists = parent < families
-            at, mask = _rows(mean_query, batch, parent, exists, families, width, BLOCK_D)
-            tl.store(at, _mean(share, q, TOGETHER).to(mean_query.dtype.element_ty), mask=mask)
-            at, mask = _rows(mean_key, batch, parent, exists, families, width, BLOCK_D)
-            tl.store(at, _mean(share, k, TOGETHER).to(mean_key.dtype.element_ty), mask=mask)
-            at, mask = _rows(mean_value, batch, parent, exists, families, width, BLOCK_D)
-            tl.store(at, _mean(share, v, TOGETHER).to(mean_value.dtype.element_ty), mask=mask)
+            _store_mean(mean_query, share, q, batch, first_family, families, width, TOGETHER, GROUPS, BLOCK_D)
+            _store_mean(mean_key, share, k, batch, first_family, families, width, TOGETHER, GROUPS, BLOCK_D)
+            _store_mean(mean_value, share, v, batch, first_family, families, width, TOGETHER, GROUPS, BLOCK_D)
 
     @triton.jit
     def _walk_kernel(
@@ -266,8 +282,7 @@ if triton is not None:
         batch = tl.program_id(1).to(tl.int64)
         row = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
         there = row < nodes
-        at, mask = _rows(query, batch, row, there, nodes, width, BLOCK_D)
-        q = tl.load(at, mask=mask, other=0.0)
+        q = _load(query, batch, row, there, nodes, width, BLOCK_D)
         own = tl.load(inside + batch * nodes + row, mask=there, other=0.0)
         maximum = own  # every row sees itself, so the diagonal is where the softmax starts
         normaliser = tl.full([BLOCK_M], 1.0, tl.float32)
@@ -278,8 +293,7 @@ if triton is not None:
         for start in range(0, last, BLOCK_N):
             column = start + tl.arange(0, BLOCK_N)
             inside_range = column < nodes
-            at, mask = _rows(key, batch, column, inside_range, nodes, width, BLOCK_D)
-            k = tl.load(at, mask=mask, other=0.0)
+            k = _load(key, batch, column, inside_range, nodes, width, BLOCK_D)
             count = tl.maximum(_count(column, leaves, tokens).to(tl.float32), 1.0)
             scores = tl.dot(q, k.T, input_precision=PRECISION) * scale + tl.log2(count)[None, :]
             sees = inside_range[None, :] & (row[:, None] != column[None, :])
@@ -290,12 +304,10 @@ if triton is not None:
             weights = tl.exp2(scores - new_maximum[:, None])
             rescale = tl.exp2(maximum - new_maximum)
             normaliser = normaliser * rescale + tl.sum(weights, 1)
-            at, mask = _rows(value, batch, column, inside_range, nodes, width, BLOCK_D)
-            v = tl.load(at, mask=mask, other=0.0)
+            v = _load(value, batch, column, inside_range, nodes, width, BLOCK_D)
             accumulator = tl.dot(weights.to(v.dtype), v, accumulator * rescale[:, None], input_precision=PRECISION)
             maximum = new_maximum
-        at, mask = _rows(gathered, batch, row, there, nodes, width, BLOCK_D)
-        tl.store(at, (accumulator / normaliser[:, None]).to(gathered.dtype.element_ty), mask=mask)
+        _store(gathered, (accumulator / normaliser[:, None]), batch, row, there, nodes, width, BLOCK_D)
         tl.store(kept + batch * nodes + row, tl.exp2(own - maximum) / normaliser, mask=there)
 
     @triton.jit
@@ -308,11 +320,9 @@ if triton is not None:
         there = node < nodes
         parent = node // children
         share = tl.load(above_kept + batch * families + parent, mask=there, other=0.0)
-        at, mask = _rows(above, batch, parent, there, families, width, BLOCK_D)
-        elsewhere = tl.load(at, mask=mask, other=0.0).to(tl.float32)
-        at, mask = _rows(gathered, batch, node, there, nodes, width, BLOCK_D)
-        here = tl.load(at, mask=mask, other=0.0).to(tl.float32)
-        tl.store(at, (elsewhere + share[:, None] * here).to(gathered.dtype.element_ty), mask=mask)
+        elsewhere = _load(above, batch, parent, there, families, width, BLOCK_D).to(tl.float32)
+        here = _load(gathered, batch, node, there, nodes, width, BLOCK_D).to(tl.float32)
+        _store(gathered, elsewhere + share[:, None] * here, batch, node, there, nodes, width, BLOCK_D)
         if not LEAF:
             at = kept + batch * nodes + node
             tl.store(at, share * tl.load(at, mask=there, other=0.0), mask=there)

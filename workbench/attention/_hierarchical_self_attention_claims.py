@@ -57,7 +57,7 @@ CLAIMS = (
     ),
     Claim(
         name="later_layers_are_safer",
-        statement="In a trained model later layers are swapped for hierarchical attention more cheaply than early ones.",
+        statement="In a trained model swapping a later layer for hierarchical attention costs less than an early one.",
         where="Sec. 4.3, RoBERTa layers 7, 9, 11",
         reported="IMDB 0.9558 to 0.9494, SST-2 0.9403 to 0.9025",
         unit="cosine lost in layer 1 / cosine lost in layer 6",

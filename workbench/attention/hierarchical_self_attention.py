@@ -39,9 +39,10 @@ from torch import Tensor
 from workbench.attention._hierarchical_self_attention_claims import CLAIMS, RECORDINGS
 from workbench.attention._hierarchical_self_attention_levels import attend_by_levels
 from workbench.attention._hierarchical_self_attention_tree import Level, Tree
-from workbench.attention._inputs import Causal, KeyOrValue, Output, Query, check
+from workbench.attention._inputs import Causal, KeyOrValue, Output, Query, example
+from workbench.attention._inputs import prepare as with_repeated_heads
 from workbench.controls import Range
-from workbench.paper import Cost, Example, Method, Paper
+from workbench.paper import Cost, Method, Paper
 
 __all__ = [
     "PAPER",
@@ -74,12 +75,13 @@ def reference(
 ) -> Output:
     """Hierarchical attention on any tree, by the dynamic programme: energies up, shares down.
 
-    query, key, value (batch, heads, tokens, head_dim), as many keys as queries. ``tree`` has the tokens as its leaves;
-    None: the balanced tree of ``block`` and ``levels``, whose last groups may be smaller. With ``is_causal`` siblings
-    see only those to their left (our extension; the same proof holds). Any floating dtype.
+    query (batch, heads, tokens, head_dim), key, value (batch, kv_heads, tokens, head_dim). ``tree`` has the tokens as
+    its leaves; None: the balanced tree of ``block`` and ``levels``, whose last groups may be smaller. With
+    ``is_causal`` siblings see only those to their left (our extension; the same proof holds). Any floating dtype.
     Raises ``ValueError`` for what does not fit together. O(M b^2 d) operations for M families of b children.
     """
-    tree, scale = prepare(query, key, value, scale, tree, block, levels)
+    query, key, value, scale = square(query, key, value, scale)
+    tree = tree_of(query.shape[-2], tree, block, levels)
     inside, weights = upward(query, key, tree, scale, is_causal)
     below = {0: (torch.zeros_like(value[..., :1, :]), torch.ones_like(value[..., :1, :1]))}
     outputs = [value] * tree.tokens
@@ -141,7 +143,8 @@ def energy(
     levels: int = 2,
 ) -> Energy:
     """phi(R), the energy of the root (batch, heads). Its gradient is the attention map: N dphi/ds_ij = -theta_ij."""
-    tree, scale = prepare(query, key, key, scale, tree, block, levels)
+    query, key, _, scale = square(query, key, key, scale)
+    tree = tree_of(query.shape[-2], tree, block, levels)
     return -upward(query, key, tree, scale, is_causal)[0][0]
 
 
@@ -150,7 +153,7 @@ def kl_gap(query: Query, key: KeyOrValue, **options: object) -> Energy:
 
     By Theorem 3.2 no map with the same ties is closer. (batch, heads); options as ``energy``. O(N^2).
     """
-    scale = check(query, key, key, options.get("scale"))
+    query, key, _, scale = square(query, key, key, options.get("scale"))
     scores = query @ key.mT * scale
     if options.get("is_causal"):
         scores = scores.masked_fill(torch.ones_like(scores[0, 0], dtype=torch.bool).triu(1), -math.inf)
@@ -185,12 +188,12 @@ def fast(
     pass, batched matrix products; only the inputs are kept for it. Any other tree: all families of one depth at once.
     Memory a head: O(N d / b) in the kernels, O(N b) in batched products.
     """
+    query, key, value, scale = square(query, key, value, scale)
     if tree is None:
-        scale = check_square(query, key, value, scale)
         from workbench_kernels.hierarchical import hierarchical_attention as kernel
 
         return kernel(query, key, value, scale=scale, is_causal=is_causal, block=block, levels=levels)
-    tree, scale = prepare(query, key, value, scale, tree, block, levels)
+    tree = tree_of(query.shape[-2], tree, block, levels)
     return attend_by_levels(query, key, value, tree.levels(query.device), scale, is_causal)
 
 
@@ -208,44 +211,23 @@ def why_not_fast(query: Tensor, key: Tensor, value: Tensor, **options: object) -
 # --- inputs, cost, the paper ------------------------------------------------------------------------------------------
 
 
-def prepare(
-    query: Tensor, key: Tensor, value: Tensor, scale: float | None, tree: Tree | None, block: int, levels: int
-) -> tuple[Tree, float]:
-    """Checked inputs: the tree and the scale. Raises ``ValueError`` for what does not fit together."""
-    scale = check_square(query, key, value, scale)
-    tokens = query.shape[-2]
+def square(query: Tensor, key: Tensor, value: Tensor, scale: float | None) -> tuple[Tensor, Tensor, Tensor, float]:
+    """Checked inputs, key/value heads repeated. Raises ``ValueError`` unless there are as many keys as queries."""
+    query, key, value, scale = with_repeated_heads(query, key, value, scale)
+    if query.shape[-2] != key.shape[-2]:
+        raise ValueError(
+            "Hierarchical attention is self-attention on one tree: as many keys as queries are needed, not "
+            f"{key.shape[-2]} and {query.shape[-2]}."
+        )
+    return query, key, value, scale
+
+
+def tree_of(tokens: int, tree: Tree | None, block: int, levels: int) -> Tree:
+    """The tree that is asked for. Raises ``ValueError`` unless its leaves are the tokens."""
     tree = Tree.uniform(tokens, block, levels) if tree is None else tree
     if tree.tokens != tokens:
         raise ValueError(f"The tree has {tree.tokens} leaves, and there are {tokens} tokens.")
-    return tree, scale
-
-
-def check_square(query: Tensor, key: Tensor, value: Tensor, scale: float | None) -> float:
-    """Raise ``ValueError`` unless the three fit together, token by token and head by head; the scale."""
-    scale = check(query, key, value, scale)
-    if query.shape != key.shape:
-        raise ValueError(
-            "Hierarchical attention is self-attention on one tree: query and key must have one shape, not "
-            f"{tuple(query.shape)} and {tuple(key.shape)}."
-        )
-    return scale
-
-
-def example(
-    tokens: int,
-    *,
-    device: str = "cpu",
-    dtype: str = "float32",
-    seed: int = 0,
-    batch: Annotated[int, Range(1, 64, log=True), "Sequences in a batch."] = 1,
-    heads: Annotated[int, Range(1, 128, log=True), "Heads."] = 4,
-    head_dim: Annotated[int, Range(1, 256, log=True), "Width of a head."] = 64,
-) -> Example:
-    """Standard-normal query, key, value of ``tokens`` tokens."""
-    generator = None if device == "meta" else torch.Generator(device).manual_seed(seed)
-    shape = (batch, heads, tokens, head_dim)
-    normal = (torch.randn(shape, generator=generator, device=device, dtype=getattr(torch, dtype)) for _ in range(3))
-    return Example(dict(zip(("query", "key", "value"), normal, strict=True)))
+    return tree
 
 
 def cost(query: Tensor, key: Tensor, value: Tensor, **options: object) -> Cost:
@@ -261,8 +243,8 @@ def cost(query: Tensor, key: Tensor, value: Tensor, **options: object) -> Cost:
         sizes = [(1, len(children)) for _, children in tree.families()]
     squares = sum(families * children**2 for families, children in sizes)
     flops = 4 * batch * heads * width * squares / (2 if options.get("is_causal") else 1)
-    moved = 4 * query.nbytes
-    return Cost(flops, moved, 2.5 * flops, 8 * query.nbytes)
+    moved = 2 * query.nbytes + key.nbytes + value.nbytes
+    return Cost(flops, moved, 2.5 * flops, 2 * moved)
 
 
 def _family_sizes(tokens: int, block: int, levels: int) -> list[tuple[int, int]]:
@@ -289,6 +271,9 @@ def workspace(implementation: str, query: Tensor, key: Tensor, value: Tensor, **
     nodes = sum(families * children for families, children in sizes)
     if implementation == "fast" and query.is_cuda and tree is None and options.get("block", 16) <= 128:
         return batch * heads * ((nodes - tokens) * (4 * width * query.element_size() + 12) + 4 * tokens)
+    if implementation == "reference":  # one family at a time; weights and outputs stay
+        widest = max(children for _, children in sizes)
+        return batch * heads * (pairs + 4 * widest * (widest + width) + nodes * (width + 8)) * query.element_size()
     return batch * heads * (6 * pairs + 12 * nodes * (width + 2)) * max(4, query.element_size())
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+from workbench import catalog
 from workbench.measure.records import RECORDED, save
 from workbench.measure.sweeps import sweep
 from workbench.paper import Paper
@@ -18,7 +19,7 @@ def record(paper: Paper, device: str, *, budget_s: float = 0.2, time_limit_s: fl
     for recording in paper.recordings:
         choices = [
             (method, implementation)
-            for method in map(paper.method, recording.methods)
+            for method in map(catalog.method, recording.methods)
             for implementation in recording.implementations or method.implementations
             if implementation in method.implementations
         ]
