@@ -55,9 +55,9 @@ class GenerateView:
             for side in SIDES
         }  # fmt: skip
         self.strip_of_steps = figure(None, min_height=150)
-        self.samples = {side: figure(None, min_height=120) for side in SIDES}
+        self.samples = {side: figure(None) for side in SIDES}
         self.heads = {side: text() for side in SIDES}
-        self.differences = {side: figure(None, min_height=120) for side in SIDES}
+        self.differences = {side: figure(None) for side in SIDES}
         self.equal = {side: text() for side in SIDES}
         self.errors = figure(None, min_height=300)
         self.table = text()
@@ -118,8 +118,7 @@ class GenerateView:
                 self._grid(self.differences[side], ("gap", side), gap, columns, signed=largest)
             told = ""
             if difference and gap is not None:
-                told = ("<p class='small'>What differs from the same noise without a cache:</p>" if differs
-                        else "<p class='small'>Nothing differs from the same noise without a cache.</p>")  # fmt: skip
+                told = f"<p class='small'>{_difference(float(np.abs(gap).max()), largest)}</p>"
             retext(self.equal[side], told)
 
     def _grid(self, pane: Any, key: Any, images: np.ndarray, columns: int, signed: float | None = None) -> None:
@@ -129,7 +128,7 @@ class GenerateView:
             return
         self.shown[key] = (images, columns, signed)
         if pane.object is None or not settled(pane):
-            give(pane, plots.image_grid(images, columns=columns, signed=signed, unit="cached − uncached"))
+            give(pane, plots.image_grid(images, columns=columns, signed=signed))
         else:
             plots.update_image_grid(pane.object, images, columns=columns, signed=signed)
 
@@ -161,8 +160,18 @@ class GenerateView:
         retext(self.strip, comparison(request, walks, judged, times, waiting))
 
 
+def _difference(own: float, largest: float) -> str:
+    if not own:
+        return "Nothing differs from the same noise without a cache."
+    return (
+        f"The difference to the same noise without a cache, at most {own:.2g} where black to white is 2. "
+        f"Blue: brighter, orange: darker; the strongest colour is {largest:.2g} on both sides."
+    )
+
+
 def _spread(timing: Timing) -> str:
     between = f"{duration(timing.low_ms)} to {duration(timing.high_ms)}, n = {timing.repeats}"
+    between = between if timing.repeats > 1 else "one run"
     return f"{duration(timing.median_ms)}<br><small>{between}</small>"
 
 

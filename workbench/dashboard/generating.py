@@ -36,14 +36,13 @@ JUDGED = 50  # samples from which on the Fréchet distance of 32 features says s
 SWITCHED = 3  # with "switch" a digit becomes the one three further on
 TURN_S = 0.03  # so long a walk keeps the device, and a step longer
 SETTLE, SETTLE_S = 6, 0.04
-ROUNDS, BUDGET_S = 3, 5.0  # the walks are repeated so often for their times, when that takes no longer
+ROUNDS, BUDGET_S = 3, 12.0  # the walks are repeated so often for their times, unless that would take longer
 
 cache = Cache(limit=64 * 2**20)
 
-GUIDANCE = Knob("guidance", "float", 1.0, "1 follows the label as it was learned; above it is exaggerated, and every "
-                "step computes each image twice.", Range(1.0, 5.0))  # fmt: skip
-STEPS = Knob("steps", "int", 50, "Steps from noise to image.", Range(10, 200, log=True))
-SEED = Knob("seed", "int", 0, "Of the noise that both sides start from.", Range(0, 99))
+GUIDANCE = Knob("guidance", "float", 1.0, "Above 1: digits exaggerated.", Range(1.0, 5.0))
+STEPS = Knob("steps", "int", 50, "", Range(10, 200, log=True))
+SEED = Knob("seed", "int", 0, "", Range(0, 99))
 
 
 @dataclass(frozen=True)

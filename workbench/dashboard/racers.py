@@ -24,10 +24,14 @@ TOKENS = 64  # characters that the language model sees at once
 HEADS = 4
 FLOOR_CHARACTERS = 40_000  # tell the floor to about one percent
 ATTENTION = "attention"
-MIXINGS = {ATTENTION: "attention, as the toggles say"} | OWN_MIXERS
-MIXED = {
-    "activator": "Activator", "activator_spatial": "Activator, spatial", "mlp_mixer": "MLP-Mixer", "none": "no mixing",
-}  # fmt: skip
+MIXINGS = {
+    ATTENTION: "Attention",
+    "activator": "Activator",
+    "activator_spatial": "Activator, spatial",
+    "mlp_mixer": "MLP-Mixer",
+    "none": "nothing",
+}
+"""What mixes the tokens of a ViT: what the toggles say, or one of the ViT's own mixers."""
 LAPS = 50  # about so many points has a curve
 
 
@@ -37,8 +41,8 @@ def knob(name: str, default: float, low: float, high: float, help: str, **option
 
 
 # What both sides share. The defaults of the widths and lengths are those of the task, see ``shape``.
-STEPS = knob("steps", 500, 20, 5000, "Training steps of each side.", log=True)
-SEED = knob("seed", 0, 0, 99, "Of the first weights and of the order of the examples: the same on both sides.")
+STEPS = knob("steps", 500, 20, 5000, "", log=True)
+SEED = knob("seed", 0, 0, 99, "")
 WIDTH = knob("width", 32, 16, 512, "Width of the residual stream.", log=True)
 DEPTH = knob("depth", 4, 1, 12, "Blocks.")
 BATCH = knob("batch", 32, 4, 1024, "Examples a step.", log=True)
@@ -181,7 +185,7 @@ def conflict(request: Request, side: str, what: str, name: str) -> str:
     if what == "activation":
         return "" if chosen.feed_forward else "There is no feed-forward part that could use it: switch that on first."
     if name != toggles.NONE and chosen.mixing != ATTENTION and request.task != GRAMMAR:
-        return f"The tokens are mixed by {MIXINGS[chosen.mixing]}: set what mixes them to attention first."
+        return f"{MIXINGS[chosen.mixing]} mixes the tokens ({OWN_MIXERS[chosen.mixing]}): choose Attention there first."
     if reason := toggles.conflict(chosen.configuration, what, name):
         return reason
     return "" if name == toggles.NONE else why_not(name, request.task)
@@ -222,7 +226,8 @@ def words(request: Request, side: str) -> str:
     chosen = request.sides[side]
     configuration = chosen.configuration
     by_toggles = chosen.mixing == ATTENTION or request.task == GRAMMAR
-    mixed = configuration.mixer.title if by_toggles else MIXED[chosen.mixing]
+    own = MIXINGS[chosen.mixing] if chosen.mixing != "none" else "no mixing"
+    mixed = configuration.mixer.title if by_toggles else own
     activation = catalog.method(configuration.methods["activation"]).title
     return f"{mixed}, {activation}" if chosen.feed_forward else f"{mixed} only"
 

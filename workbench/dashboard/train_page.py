@@ -20,6 +20,7 @@ from workbench.dashboard.racers import ATTENTION, MIXINGS, SEED, SHAPE, SIDES, S
 from workbench.dashboard.racing import Point, Start
 from workbench.dashboard.state import Entry
 from workbench.dashboard.train_view import TrainView
+from workbench.models.vit import OWN_MIXERS
 
 USES = ("attention", "hierarchy", "doubly_stochastic", "activation")
 DRAW_S = 0.3  # growing curves are drawn at most so often
@@ -139,7 +140,8 @@ class TrainState(param.Parameterized):
         configuration, request = chosen.configuration, self.request
         why = functools.partial(racers.conflict, request, side)
         mixings = tuple(Option(name, words, why("mixing", name)) for name, words in MIXINGS.items())
-        fields = [Field("mixing", "Tokens are mixed by", "choice", chosen.mixing, mixings)]
+        told = OWN_MIXERS.get(chosen.mixing, "what the toggles beside say")
+        fields = [Field("mixing", "Tokens are mixed by", "choice", chosen.mixing, mixings, help=told)]
         for toggle in USES:
             options = tuple(Option(name, title, why(toggle, name)) for name, title in toggles.choices(toggle).items())
             fields.append(Field(toggle, toggles.label(toggle), "choice", configuration.methods[toggle], options))

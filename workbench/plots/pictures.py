@@ -1,7 +1,7 @@
 """Many small images in one figure."""
 
 import numpy as np
-from bokeh.models import BasicTicker, ColorBar, ColumnDataSource, LinearColorMapper, Range1d
+from bokeh.models import ColumnDataSource, LinearColorMapper, Range1d
 from bokeh.palettes import Greys256
 from bokeh.plotting import figure
 
@@ -10,16 +10,13 @@ from workbench.plots.style import DIVERGING, blank, themed
 GAP = 1  # pixels of an image between two of them
 
 
-def image_grid(
-    images: np.ndarray, *, columns: int, title: str = "", signed: float | None = None, unit: str = ""
-) -> figure:
-    """Grey images (n, height, width), -1 black and 1 white, in rows of ``columns``; pixels stay square.
+def image_grid(images: np.ndarray, *, columns: int, title: str = "", signed: float | None = None) -> figure:
+    """Grey images (n, height, width), -1 white as paper and 1 black as ink, in rows of ``columns``; pixels are square.
 
-    ``signed`` makes it a picture of differences instead: blue above zero, orange below, strongest at that size, with a
-    colour bar named ``unit``.
+    ``signed`` makes it a picture of differences instead: blue above zero, orange below, strongest at that size.
     """
     images = _checked(images)
-    made = blank(title, "", "", height=200, match_aspect=True, x_range=Range1d(0, 1), y_range=Range1d(1, 0))
+    made = blank(title, "", "", height=200, x_range=Range1d(0, 1), y_range=Range1d(1, 0))
     palette = list(DIVERGING) if signed is not None else list(reversed(Greys256))
     mapper = LinearColorMapper(palette=palette, low=-1, high=1, nan_color="rgba(0,0,0,0)")
     made.image(
@@ -29,9 +26,7 @@ def image_grid(
     made.axis.visible = False
     made.grid.visible = False
     made.toolbar_location = None
-    if signed is not None:
-        bar = ColorBar(color_mapper=mapper, width=10, title=unit, ticker=BasicTicker(desired_num_ticks=4), padding=8)
-        made.add_layout(bar, "right")
+    made.update(height=None, sizing_mode="scale_width", min_border=0)
     update_image_grid(made, images, columns=columns, title=title, signed=signed)
     return themed(made, "neutral")
 

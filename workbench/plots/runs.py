@@ -16,7 +16,7 @@ from bokeh.models import (
 )
 from bokeh.plotting import figure
 
-from workbench.plots.style import BLUE, FONT, INK, ORANGE, blank, legend_below, note, themed
+from workbench.plots.style import BLUE, FONT, INK, ORANGE, arrange, blank, legend_below, note, themed
 
 SIDES = {"A": BLUE, "B": ORANGE}
 LOOKS = {"A": ("solid", "circle"), "B": ("dashed", "square")}  # told apart without colour, and where they coincide
@@ -42,7 +42,7 @@ def run_curves(
     (height, words) of a line that no curve can cross. ``share`` shows values from 0 to 1 as percent.
     """
     scale = "log" if log_y else "linear"
-    fixed = {} if steps is None else {"x_range": Range1d(0, max(1, steps))}
+    fixed = {} if steps is None else {"x_range": Range1d(0, 1.015 * max(1, steps))}
     made = blank("", x_label, y_label, height=300, y_axis_type=scale, **fixed)
     if share:
         made.y_range = Range1d(0, 1.02)
@@ -58,7 +58,6 @@ def run_curves(
         )
         legend.items.append(LegendItem(label=side, renderers=[line, dots]))
         lines.append(dots)
-    legend.orientation = "horizontal"
     made.add_tools(HoverTool(renderers=lines, tooltips=[(x_label, "@x{0,0}"), (y_label, "@y{0.0000}")]))
     if floor is not None:
         made.add_layout(Span(location=floor[0], dimension="width", line_color=INK["neutral"], line_dash="dotted"))
@@ -86,6 +85,7 @@ def update_run_curves(made: figure, curves: Mapping[str, Curve], names: Mapping[
         words = f"{side}: {names[side]}" if names and names.get(side) else side
         if item.label.value != words:
             item.label = value(words)
+    arrange(made.legend[0])
 
 
 def timeline(steps: int) -> figure:
@@ -94,7 +94,7 @@ def timeline(steps: int) -> figure:
     A full cell was computed, a pale one was forecast, an outline is still to come.
     """
     made = blank(
-        "", "sampling step: noise on the left, image on the right", "", height=150, x_range=Range1d(0, steps),
+        "", "sampling step, from noise to image", "", height=150, x_range=Range1d(0, steps),
         y_range=FactorRange("B", "A"),
     )  # fmt: skip
     cells = made.rect(
