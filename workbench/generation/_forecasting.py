@@ -121,7 +121,8 @@ def tables(full: Sequence[bool], order: int, weights: str) -> tuple[Tensor, Tens
         if computed and len(done) > 1:
             rates[step] = 1 / gap
         entries = min(len(done), order + 1)
-        factors[step, :entries] = torch.tensor(forecast_weights(step - done[-1], gap, entries, weights))
+        found = forecast_weights(step - done[-1], gap, entries, weights)
+        factors[step, :entries] = torch.tensor(found, dtype=torch.float64)
     return factors, rates
 
 
