@@ -10,7 +10,7 @@ import numpy as np
 from workbench.dashboard import inspecting_images
 from workbench.dashboard.inspect_parts import Gallery
 from workbench.dashboard.knobs import Field, Option
-from workbench.dashboard.page import figure, give, pair, settled, stack
+from workbench.dashboard.page import figure, give, settled, stack, three
 from workbench.dashboard.seeing import SIDES, Maps
 from workbench.plots import patches as plots
 from workbench.tasks import images
@@ -29,12 +29,12 @@ class ImageView:
         self.chosen, self.act = chosen, act
         self.gallery = Gallery(lambda index: act("page", "image", index), legend="Test images")
         self.pictures = {side: figure(None, min_height=260) for side in SIDES}
-        self.bars = figure(None, min_height=220)
-        self.patches = stack(
-            pair(*(stack(self.pictures[side], look=f"sheet {side}") for side in SIDES)),
-            stack(self.bars, look="sheet"),
-        )
-        self.gallery.visible = self.patches.visible = False
+        self.bars = figure(None, min_height=260)
+        self.choice = stack(self.gallery)
+        sheets = [stack(self.pictures[side], look=f"sheet {side}") for side in SIDES]
+        self.patches = stack(three(*sheets, stack(self.bars, look="sheet")))
+        self.choice.visible = self.patches.visible = False
+        self._shown: dict[str, tuple] = {}
         self._classes: tuple[str, ...] = ()
 
     @property
@@ -59,7 +59,7 @@ class ImageView:
             labels = [f"Image {place}: {data.classes[label]}" for place, label in
                       enumerate(data.test_labels[:SHOWN].tolist())]  # fmt: skip
             self.gallery.show(data.test[:SHOWN, 0].numpy(), labels, self.chosen.image)
-        self.gallery.visible = self.patches.visible = shown
+        self.choice.visible = self.patches.visible = shown
 
     def maps(self, weights: Mapping[str, np.ndarray], highs: Mapping[str, float]) -> None:
         """Where the framed patch looks, over the image, on both sides."""
@@ -67,14 +67,21 @@ class ImageView:
         patch = self.chosen.patch
         for side, each in weights.items():
             row, high = each[patch], float(each[patch].max()) if self.chosen.scales == "own" else highs[side]
+            if not self._is_new(side, self.chosen.collection, self.chosen.image, patch, high, row.tobytes()):
+                continue
             if not settled(self.pictures[side]):
-                made = plots.patch_attention(image, row, patch, high=high)
+                title = f"{side.upper()} · where the framed patch looks"
+                made = plots.patch_attention(image, row, patch, high=high, title=title)
                 plots.patch_source(made).selected.on_change("indices", self._tapped)
                 give(self.pictures[side], made)
             else:
                 made = self.pictures[side].object
                 plots.update_patch_attention(made, image, row, patch, high=high)
-            made.title.text = f"{side.upper()} · where the framed patch looks"
+
+    def _is_new(self, what: str, *shown: Any) -> bool:
+        """Whether this is something else than what the figure shows already."""
+        before, self._shown[what] = self._shown.get(what), shown
+        return before != shown
 
     def _tapped(self, attribute: str, old: list[int], new: list[int]) -> None:
         if new and new[0] != self.chosen.patch:
@@ -87,6 +94,8 @@ class ImageView:
         if set(found) != set(SIDES) or any(len(each) != len(data.classes) for each in sides.values()):
             return
         right = data.classes[int(data.test_labels[self.chosen.image])]
+        if not self._is_new("bars", data.classes, right, *(each.tobytes() for each in sides.values())):
+            return
         if self._classes != data.classes or not settled(self.bars):
             self._classes = data.classes
             give(self.bars, plots.class_probabilities(data.classes, sides, right=right))

@@ -19,6 +19,7 @@ from workbench.dashboard.inspecting_images import Accuracy
 from workbench.dashboard.jobs import Job, Progress
 from workbench.dashboard.page import Page
 from workbench.dashboard.seeing import SIDES, Figures, Maps, Sums
+from workbench.tasks import text_trees
 
 COMPUTED = ["source", "text", "others", "splits", "collection", "image", "a", "b"]
 LOOKED_AT = ["layer", "head", "scales", "difference", "patch"]
@@ -147,8 +148,8 @@ class InspectPage(Page):
     def _draw_phrases(self) -> None:
         if self.state.has_phrases and self.maps:
             tokens = next(iter(self.maps.values())).tokens
-            splits = seeing.natural_splits(tokens) if self.state.splits is None else self.state.splits
-            self.look.splits(tokens, splits)
+            splits = text_trees.clause_starts(tokens) if self.state.splits is None else self.state.splits
+            self.look.phrases.show(tokens, splits)
 
     def _draw_costs(self, waiting: bool) -> None:
         self.look.costs(self.figures, self.maps, self.tested, waiting=waiting)

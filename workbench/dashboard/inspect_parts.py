@@ -11,7 +11,14 @@ import numpy as np
 import panel as pn
 import param
 
+from workbench.dashboard.knobs import Field, Form
+from workbench.dashboard.page import stack, text
+
 STATIC = Path(__file__).parent / "static"
+PHRASES = (
+    "<p class='small'>The phrases of the tree: tap between two words to split or join. A word looks at every word of "
+    "its own phrase; to another phrase it gives one weight, shared by all words there.</p>"
+)
 STYLE = (STATIC / "parts.css").read_text(encoding="utf-8")
 
 
@@ -38,6 +45,21 @@ class TreeEditor(pn.custom.JSComponent):
         if place not in self.places or (to is not None and to not in self.places):
             return  # an answer to a text that has been replaced meanwhile
         self._on_splits(tuple(sorted(set(self.splits) ^ {place} ^ ({to} if to is not None else set()))))
+
+
+class Phrases:
+    """The tree editor in its sheet, with the way back to what punctuation says."""
+
+    def __init__(self, act: Callable[[str, str, Any], None]) -> None:
+        self.editor = TreeEditor(lambda splits: act("page", "splits", splits))
+        back = Form(lambda name, given: act("page", name, given), legend="Phrases")
+        back.show([Field("punctuation", "Phrases as punctuation has them", "button")])
+        self.own = stack(back)  # while the phrases are the visitor's own
+        self.layout = stack(text(PHRASES), self.editor, self.own, look="sheet")
+        self.layout.visible = False
+
+    def show(self, tokens: Sequence[str], splits: Sequence[int]) -> None:
+        self.editor.show(tokens, splits)
 
 
 def places(tokens: Sequence[str]) -> list[int]:

@@ -13,7 +13,7 @@ from bokeh.models import CrosshairTool, Span
 from workbench import plots
 from workbench.dashboard import inspect_words, toggles
 from workbench.dashboard.inspect_image import ImageView
-from workbench.dashboard.inspect_parts import TreeEditor
+from workbench.dashboard.inspect_parts import Phrases
 from workbench.dashboard.inspecting import Similarity
 from workbench.dashboard.inspecting_images import TIMED, Accuracy
 from workbench.dashboard.knobs import Field, Form, Option
@@ -44,13 +44,7 @@ class InspectView:
                        legend=f"Configuration {side.upper()}")
             for side in SIDES
         }  # fmt: skip
-        self.editor = TreeEditor(lambda splits: act("page", "splits", splits))
-        self.reset = Form(lambda name, given: act("page", name, given), legend="Phrases")
-        self.phrases = stack(
-            text("<p class='small'>The phrases of the tree: tap between two words to split or join. Inside a phrase "
-                 "every word looks at every word; another phrase is looked at as one.</p>"),
-            self.editor, self.reset, look="sheet b",
-        )  # fmt: skip
+        self.phrases = Phrases(act)
         self.image = ImageView(chosen, act)
         self.pickers = Form(lambda name, given: act("page", name, given), legend="Layer and head")
         self.others = Form(lambda name, given: act("page", name, given), legend="Sentences to compare with")
@@ -71,14 +65,14 @@ class InspectView:
             self.others,
             pair(*(stack(self.matrices[side], look=f"sheet {side}") for side in SIDES)),
         )  # fmt: skip
-        self.phrases.visible = self.difference.visible = False
+        self.difference.visible = False
         silent = toggles.silent(USES)
         self.layout = stack(
             self.introduction,
             self.subject,
-            self.image.gallery,
+            self.image.choice,
             pair(self.cards["a"], self.cards["b"]),
-            self.phrases,
+            self.phrases.layout,
             self.pickers,
             self.reading,
             self.image.patches,
@@ -119,14 +113,9 @@ class InspectView:
             Field("copy", "Copy A to B", "button"),
         ])  # fmt: skip
         self.compared.visible = of_text
-        self.phrases.visible = chosen.has_phrases
-        self.reset.visible = chosen.splits is not None
-        self.reset.show([Field("punctuation", "Phrases as punctuation has them", "button")])
+        self.phrases.layout.visible = chosen.has_phrases
+        self.phrases.own.visible = chosen.splits is not None
         self.image.controls()
-
-    def splits(self, tokens: list[str], splits: tuple[int, ...]) -> None:
-        """The phrases of the text."""
-        self.editor.show(tokens, splits)
 
     def maps(self, found: Mapping[str, Maps]) -> None:
         """Draw the chosen layer and head of both sides."""

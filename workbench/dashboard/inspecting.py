@@ -17,7 +17,7 @@ from workbench.dashboard.jobs import Cancelled, Progress
 from workbench.dashboard.seeing import STEPS, Figures, Maps
 from workbench.dashboard.toggles import Configuration
 from workbench.models import pretrained
-from workbench.tasks import sentences
+from workbench.tasks import sentences, text_trees
 
 MOST_TOKENS = 160  # 6 x 12 maps of 160 x 160 float32 are 7 MiB; longer texts cannot be read as a picture anyway
 MOST_OTHERS = 8
@@ -72,8 +72,6 @@ def tree_of(configuration: Configuration, splits: Sequence[int] | None) -> dict[
     """The keyword ``tree`` of the encoder where a configuration wants one, as a dictionary; else an empty one."""
     if not seeing.uses_natural_tree(configuration):
         return {}
-    from workbench.tasks import text_trees
-
     if splits is None:
         return {"tree": text_trees.of_text}
     return {"tree": lambda tokens: text_trees.of_boundaries(tokens, splits)}

@@ -92,5 +92,10 @@ def pair(left: Any, right: Any, look: str = "pair") -> pn.Column:
     return pn.Column(left, right, css_classes=[look], stylesheets=[STYLE], sizing_mode="stretch_width", margin=0)
 
 
+def three(*parts: Any) -> pn.Column:
+    """Three parts side by side, below each other on a phone."""
+    return pn.Column(*parts, css_classes=["three"], stylesheets=[STYLE], sizing_mode="stretch_width", margin=0)
+
+
 def _wrapped(html: str) -> str:
     return f'<div class="text">{html}</div>'

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -234,14 +234,3 @@ def compared(timings: Mapping[str, measure.Timing]) -> tuple[str, str]:
 def written(given: Mapping[str, Any]) -> str:
     """Keyword arguments as Python, without those at "auto"."""
     return ", ".join(f"{name}={value!r}" for name, value in given.items() if value != "auto")
-
-
-def natural_splits(tokens: Sequence[str]) -> tuple[int, ...]:
-    """Where the phrases of a text begin, as punctuation has it: places in ``tokens``, [CLS] and [SEP] apart."""
-    from workbench.tasks import text_trees
-
-    starts = set()
-    for first, after, _ in groups_of(text_trees.of_text(list(tokens)))[1:]:
-        if not all(token.startswith("##") for token in tokens[first + 1 : after]):  # a word is no phrase
-            starts |= {first, after}
-    return tuple(sorted(starts & set(range(2, len(tokens) - 1))))

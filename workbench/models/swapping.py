@@ -46,7 +46,7 @@ def swapped(model: ViT, *, layers: Collection[int] | None = None, images: Tensor
 
 
 def why_not(*, activation: str = "gelu") -> list[str]:
-    """Why the weights of a model trained with GELU cannot take an activation, in sentences; an empty list means that they can."""
+    """Why weights trained with GELU cannot take an activation, in sentences; an empty list means that they can."""
     if (branches := chosen(activation, "activation").branches) > 1:
         return [
             f"{activation} multiplies the outputs of {branches} up-projections; the trained weights have one, so it "

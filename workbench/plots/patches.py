@@ -22,13 +22,16 @@ from workbench.plots.style import INK, ORANGE, SEQUENTIAL, blank, color_of, lege
 COVER = 0.62  # how much of the image the brightest patch covers
 
 
-def patch_attention(image: np.ndarray, weights: np.ndarray, patch: int, *, high: float | None = None) -> figure:
+def patch_attention(
+    image: np.ndarray, weights: np.ndarray, patch: int, *, high: float | None = None, title: str = ""
+) -> figure:
     """An image (height, width), -1 black and 1 white, under the weights (patches,) with which one patch looks at all.
 
     ``patch`` is framed; a tap picks another: it sets ``patch_source(figure).selected.indices``. ``high`` is the weight
     of the brightest colour. Raises ``ValueError`` unless the patches make a square.
     """
-    made = blank("", "", "", height=260, match_aspect=True, x_range=Range1d(0, 1), y_range=Range1d(1, 0))
+    ranges = {"x_range": Range1d(0, 1), "y_range": Range1d(1, 0)}
+    made = blank(title, "", "", height=300, aspect_ratio=1.18, max_width=420, **ranges)
     made.image(
         image="image", x=0, y=0, dw="width", dh="height", source=ColumnDataSource(), name="picture",
         color_mapper=LinearColorMapper(palette=list(reversed(Greys256)), low=-1, high=1),
@@ -82,7 +85,7 @@ def patch_source(made: figure) -> ColumnDataSource:
 
 def class_probabilities(classes: Sequence[str], sides: Mapping[str, np.ndarray], *, right: str = "") -> figure:
     """The probability of every class, a bar for each side ("A", "B"). ``right`` is the class that it should be."""
-    made = blank("", "class", "probability", height=220, x_range=list(classes), y_range=Range1d(0, 1.02))
+    made = blank("", "class", "probability", height=300, x_range=list(classes), y_range=Range1d(0, 1.02))
     source = ColumnDataSource({"class": list(classes), **{name: np.zeros(len(classes)) for name in sides}})
     legend = legend_below(made)
     for place, name in enumerate(sides):
