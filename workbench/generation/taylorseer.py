@@ -240,8 +240,9 @@ def refresh_derivatives_fast(feature: Tensor, derivatives: Tensor, rates: Tensor
     return forecast.refresh_derivatives(feature, derivatives, rates)
 
 
-def why_not_fast(x: Tensor, *inputs: Tensor, **options: object) -> list[str]:
-    """Why the kernels cannot run on these inputs, in sentences."""
+def why_not_fast(*inputs: Tensor, **options: object) -> list[str]:
+    """Why the kernels cannot run on these inputs, given by place or by name, in sentences."""
+    x = next(each for each in (*inputs, *options.values()) if isinstance(each, Tensor))
     if x.is_cpu or x.is_meta:
         return []
     if not x.is_cuda:

@@ -11,7 +11,7 @@ from workbench.measure.recording import record
 from workbench.measure.records import COLUMNS, frame, load, machine, machine_line, recorded, save
 from workbench.measure.roofline import Ceilings, ceilings
 from workbench.measure.rows import estimate_bytes, measure
-from workbench.measure.sampling import Run, record_sampling, recorded_sampling, sampling
+from workbench.measure.sampling import Run, dit_xl_2, record_sampling, recorded_sampling, sampling
 from workbench.measure.sweeps import sweep
 from workbench.measure.timing import Cancelled, Timing, pick_device, time_call
 
@@ -23,6 +23,7 @@ __all__ = [
     "Run",
     "Timing",
     "ceilings",
+    "dit_xl_2",
     "estimate_bytes",
     "frame",
     "load",

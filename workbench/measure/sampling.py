@@ -120,17 +120,21 @@ def _walk(sampler: Sampler, noise: torch.Tensor, labels: torch.Tensor) -> Iterat
         yield {"full": full, "cache_bytes": step.cache_bytes, "images": step.sample}
 
 
+def dit_xl_2(device: str) -> DiT:
+    """DiT-XL/2 with random weights, bfloat16: 1.4 GB."""
+    with torch.random.fork_rng(devices=[device] if device == "cuda" else []), torch.device(device):
+        torch.manual_seed(0)
+        return DiT(DIT_XL_2, start="random").to(torch.bfloat16).requires_grad_(False)
+
+
 def record_sampling(device: str = "cuda", *, batch: int = 2, budget_s: float = 0.5) -> Iterator[dict[str, Any]]:
     """Make the recorded runs of DiT-XL/2 on this machine; yields the rows as they come.
 
     The weights are random, in bfloat16: times do not depend on them, and nothing is said about quality. After the last
     row all of them are written to ``workbench/recorded/sampling/dit_xl_2.json``, with the machine.
     """
-    with torch.random.fork_rng(devices=[device] if device == "cuda" else []), torch.device(device):
-        torch.manual_seed(0)
-        model = DiT(DIT_XL_2, start="random").to(torch.bfloat16).requires_grad_(False)
     rows = []
-    for row in sampling(model, batch=batch, budget_s=budget_s):
+    for row in sampling(dit_xl_2(device), batch=batch, budget_s=budget_s):
         rows.append({"network": "DiT-XL/2", **row})
         yield rows[-1]
     save(rows, RECORDED / "sampling" / "dit_xl_2.json", device)

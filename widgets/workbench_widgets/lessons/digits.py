@@ -1,0 +1,149 @@
+"""What the lessons on caching share: digits drawn with and without a cache from the same noise, and their pictures."""
+
+import copy
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from bokeh.model import Model
+from torch import Tensor
+
+from workbench import measure, plots
+from workbench.models.diffusion import Quality, Recorded, Sampler, Step, quality, record, sample
+from workbench.models.dit import DiT, pretrained
+from workbench_widgets import page
+
+STEPS = 50
+
+
+@dataclass(frozen=True)
+class Digits:
+    """The trained network on a device, noise and labels to start from, and what it draws without a cache.
+
+    ``labels`` is (count,), or (steps, count) where they change on the way; ``wanted`` are those at the end.
+    """
+
+    model: DiT
+    noise: Tensor
+    labels: Tensor
+    uncached: Tensor
+    steps: int = STEPS
+
+    @property
+    def wanted(self) -> Tensor:
+        return self.labels[-1] if self.labels.ndim == 2 else self.labels
+
+    def draw(self, caching: str = "none", *, steps: int | None = None, **options: Any) -> Tensor:
+        """Digits from the same noise, with that cache or that number of steps."""
+        settings = {"steps": steps or self.steps, "caching": caching, "options": options}
+        return Sampler(self.model, **settings)(self.noise, self.labels)
+
+    def walk(self, caching: str = "none", *, record_error: bool = False, **options: Any) -> list[Step]:
+        """The same, step by step."""
+        settings = {"steps": self.steps, "caching": caching, "options": options, "record_error": record_error}
+        return list(sample(self.model, self.noise, self.labels, **settings))
+
+    def judge(self, images: Tensor) -> Quality:
+        """How good they are, beside the uncached ones."""
+        return quality(images, self.wanted, self.uncached)
+
+    def decibels(self, caching: str = "none", *, steps: int | None = None, **options: Any) -> float:
+        """Nearness to the uncached digits."""
+        return self.judge(self.draw(caching, steps=steps, **options)).psnr_db
+
+    def few(self, count: int) -> "Digits":
+        """The first of them."""
+        parts = (self.noise[:count], self.labels[..., :count], self.uncached[:count])
+        return Digits(self.model, *parts, steps=self.steps)
+
+
+def digits(count: int, device: str = "cpu", *, steps: int = STEPS, switch_at: int | None = None) -> Digits:
+    """``count`` digits from seeded noise, 0 to 9 in turn. ``switch_at``: from that step on another label is asked for,
+    3 further on."""
+    model = _model(device)
+    noise = torch.randn(count, 1, 8, 8, generator=torch.Generator().manual_seed(1)).to(device)
+    labels = torch.arange(count, device=device) % 10
+    if switch_at is not None:
+        labels = torch.cat((labels.expand(switch_at, -1), ((labels + 3) % 10).expand(steps - switch_at, -1)))
+    return Digits(model, noise, labels, Sampler(model, steps=steps)(noise, labels), steps)
+
+
+@functools.cache
+def _model(device: str) -> DiT:
+    return copy.deepcopy(pretrained()).to(device)
+
+
+@functools.cache
+def features(count: int = 4) -> Recorded:
+    """Every feature of an uncached run that draws ``count`` digits, on the CPU."""
+    few = digits(count)
+    return record(few.model, few.noise, few.labels)
+
+
+def side_by_side(rows: Mapping[str, Tensor], columns: int = 10) -> Model:
+    """Digits drawn in several ways, a row each, named in the caption's order."""
+    return _narrow(plots.image_grid(torch.cat([images[:columns] for images in rows.values()]).cpu().numpy(),
+                                    columns=columns))  # fmt: skip
+
+
+def differences(images: Tensor, truth: Tensor, columns: int = 10, size: float = 0.5) -> Model:
+    """What is wrong with digits, pixel by pixel; the strongest colour at ``size`` (the whole range is 2)."""
+    return _narrow(plots.image_grid((images - truth)[:columns].cpu().numpy(), columns=columns, signed=size))
+
+
+def _narrow(figure: Model) -> Model:
+    figure.max_width = 700
+    return figure
+
+
+def over_calls(points: Sequence[tuple[str, float, float]], y_label: str = "nearness to the uncached (dB)") -> Model:
+    """(name, network calls, dB) as one curve a name."""
+    frame = pd.DataFrame(points, columns=["name", "calls", "decibels"]).sort_values("calls")
+    drawn = {name: (part["calls"].to_numpy(), part["decibels"].to_numpy())
+             for name, part in frame.groupby("name", sort=False)}  # fmt: skip
+    return plots.functions(drawn, x_label="network calls of 50 steps", y_label=y_label)
+
+
+def sampling_table(caching: Sequence[str]) -> str:
+    """The recorded runs of DiT-XL/2 with these caches (and without), as a table, or a note that there are none."""
+    frame = measure.recorded_sampling()
+    if frame is None:
+        return '<div class="wb-box">No whole sampling run was recorded on a GPU yet.</div>'
+    rows = []
+    for row in frame[frame["caching"].isin(["none", *caching]) & (frame["status"] == "ok")].to_dict("records"):
+        known = {name: row.get(name) for name in ("interval", "order", "order_first", "threshold")}
+        options = ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in known.items() if _given(value))
+        name = f"{row['steps']} steps" if row["caching"] == "none" else row["caching"].replace("_", " ")
+        rows.append(
+            (name, options, f"{row['full_steps']:.0f}", f"{row['median_ms']:.1f}", f"{row['speed_up']:.2f}",
+             f"{row['ideal']:.2f}", f"{row['of_ideal']:.0%}", f"{row['cache_bytes'] / 2**20:.0f}")
+        )  # fmt: skip
+    heads = ("", "", "full steps", "ms", "× faster", "× fewer calls", "of that", "cache (MiB)")
+    where = page.escape("recorded on " + measure.machine_line(frame.attrs["provenance"]))
+    return page.table_html(heads, rows, where)
+
+
+def share_of_saving(caching: str, *, live: bool = False, full: int | None = None, **options: Any) -> float:
+    """How much of the saving in network calls arrives as time, DiT-XL/2: recorded (NaN where it is not), or measured
+    here on a GPU."""
+    if live:
+        run = measure.Run(caching=caching, options=options, full=full)
+        *_, row = measure.sampling(measure.dit_xl_2("cuda"), [measure.Run(), run])
+        return row.get("of_ideal", float("nan"))
+    frame = measure.recorded_sampling()
+    if frame is None:
+        return float("nan")
+    rows = frame[(frame["caching"] == caching) & (frame["status"] == "ok")]
+    for name, value in options.items():
+        rows = rows[rows[name] == value]
+    if full is not None:
+        rows = rows.iloc[(rows["full_steps"] - full).abs().argsort()]
+    return float(rows["of_ideal"].iloc[0]) if len(rows) else float("nan")
+
+
+def _given(value: Any) -> bool:
+    return value is not None and not (isinstance(value, float) and np.isnan(value))
