@@ -87,9 +87,9 @@ def backward_triton(
 
 
 def trigonometry(angles: Tensor) -> Tensor:
-    """Cosine and sine of half of every angle (matrices, angles, 2)."""
-    half = angles / 2
-    return torch.stack([half.cos(), half.sin()], dim=-1)
+    """Cosine and sine of half of every angle (matrices, angles, 2), rounded once: their errors go through all gates."""
+    half = angles.double() / 2
+    return torch.stack([half.cos(), half.sin()], dim=-1).to(angles.dtype)
 
 
 def _log_columns(data: int, qubits: int, log: int) -> int:

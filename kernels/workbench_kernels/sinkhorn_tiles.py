@@ -84,18 +84,25 @@ if triton is not None:
 
     @triton.jit
     def add_product(total, weights, b0, b1, b2, PARTS: tl.constexpr):
-        """total + weights b with float32 weights, which are rounded or split as b is."""
+        """total + weights b with float32 weights, which are rounded or split as b is.
+
+        Hopper's tensor cores round towards zero whenever they add to their accumulator. Over many tiles of positive
+        weights that adds up to 1e-5, so the products of parts start from zero and are added once a tile.
+        """
         w0 = weights.to(b0.dtype)
-        if PARTS == 3:
+        if PARTS == 1:
+            total = tl.dot(w0, b0, total)
+        else:
             rest = weights - w0.to(tl.float32)
             w1 = rest.to(b0.dtype)
             w2 = (rest - w1.to(tl.float32)).to(b0.dtype)
-            total = tl.dot(w2, b0, total)
-            total = tl.dot(w0, b2, total)
-            total = tl.dot(w1, b1, total)
-            total = tl.dot(w1, b0, total)
-            total = tl.dot(w0, b1, total)
-        return tl.dot(w0, b0, total)
+            product = tl.dot(w2, b0)
+            product = tl.dot(w0, b2, product)
+            product = tl.dot(w1, b1, product)
+            product = tl.dot(w1, b0, product)
+            product = tl.dot(w0, b1, product)
+            total += tl.dot(w0, b0, product)
+        return total
 
     @triton.jit
     def whole(first, second, third, PARTS: tl.constexpr):

@@ -82,7 +82,9 @@ def test_kernel(data, qubits, layers, parted, log):
     settings = (data, qubits, layers, parted)
     output = circuit.forward_triton(angles, *settings, log)
     grad = circuit.backward_triton(upstream, angles, *settings, log)
-    assert_close(output, circuit_windows.forward_torch(angles.double(), *settings), tolerance=2e-6)
+    expected = circuit_windows.forward_torch(angles.double(), *settings)
+    # Rounding adds up over the gates: at 8 wires there are some 200 rotations one after the other.
+    assert_close(output, expected, ordinary=circuit_windows.forward_torch(angles, *settings), tolerance=2e-6)
     assert_close(grad, circuit_windows.backward_torch(upstream.double(), angles.double(), *settings), tolerance=1e-5)
 
 

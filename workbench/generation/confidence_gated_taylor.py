@@ -426,7 +426,8 @@ def blocks_workspace(implementation: str, features: Tensor, **options: object) -
     stacks = 12 * wider * one // steps
     if implementation == "reference":
         return one + stacks
-    return 3 * 8 * steps**2 * (batch if options.get("scope") == "sample" else 1) + stacks + 2 * (wider - 1) * one
+    squares = (3 if features.is_cpu else 1) * 8 * steps**2 * (batch if options.get("scope") == "sample" else 1)
+    return squares + stacks + 2 * (wider - 1) * one
 
 
 def cache_workspace(implementation: str, features: Tensor, **options: object) -> int:
