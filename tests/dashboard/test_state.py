@@ -5,7 +5,7 @@ import pytest
 from workbench.dashboard import state, toggles
 from workbench.dashboard.inspect_state import InspectState
 from workbench.dashboard.measure_page import MeasureState
-from workbench.dashboard.papers_page import ENTRIES as PAPER_ENTRIES
+from workbench.dashboard.papers_page import PapersState
 
 
 def test_default_views_have_short_links():
@@ -84,8 +84,9 @@ def test_long_values_are_shortened_in_the_complaint():
 
 
 def test_unknown_paper_in_a_link():
-    values, wrong = state.decode(PAPER_ENTRIES, {"slug": "no_such_paper"})
-    assert values["slug"] == "" and "polycom" in state.complaint(wrong)
+    shown = PapersState()
+    wrong = shown.read({"slug": "no_such_paper"})
+    assert shown.slug == "" and "polycom" in state.complaint(wrong)
 
 
 def test_an_unpretrainable_activation_in_a_link_is_told_later_not_a_crash():

@@ -1,0 +1,105 @@
+"""How the page Papers looks: the gallery, or one paper with its knobs, its claims and what was recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from workbench import plots
+from workbench.dashboard import papers_text
+from workbench.dashboard.exploring import Picture
+from workbench.dashboard.knobs import Field, Form
+from workbench.dashboard.page import figure, give, pair, retext, settled, stack, text
+from workbench.paper import Paper
+
+ABOUT = {
+    "map": "Its map on 32 random tokens: who attends to whom, sums at the edges.",
+    "function": "Its output over its input; where it takes two inputs, both are the same.",
+    "error": "How far its forecast is from the truth at each step of a smooth trajectory, as a part of the truth.",
+}
+
+
+class PapersView:
+    """The parts of the page. Knows nothing of jobs."""
+
+    def __init__(self, act: Callable[[str, Any], None]) -> None:
+        self.layout = stack()
+        self.head, self.claims, self.methods, self.cost, self.about = (text() for _ in range(5))
+        self.form = Form(act, look="panel", legend="The method's knobs", folded=["The example's shape"])
+        self.drawing = figure(None, min_height=340)
+        self.drawn: tuple | None = None
+        self.choice = Form(act, legend="What was recorded")
+        self.curves = figure(None, min_height=340)
+        self.sheet = stack(self.about, self.drawing, look="sheet")
+
+    def gallery(self, words: str) -> None:
+        retext(self.head, words)
+        self.layout[:] = [self.head]
+
+    def paper(self, paper: Paper, table: pd.DataFrame, recorded: bool) -> None:
+        """Another paper: everything of it that does not change when a knob is turned."""
+        retext(self.head, papers_text.head(paper))
+        retext(self.claims, papers_text.claims(table))
+        retext(self.methods, papers_text.method_details(paper))
+        retext(self.cost, papers_text.arithmetic(None, None, None))
+        self.drawn = None
+        figures = (
+            [self.choice, stack(self.curves, look="sheet")] if recorded
+            else [text("<p class='small'>Nothing was recorded on a GPU for this paper yet.</p>")]
+        )  # fmt: skip
+        self.layout[:] = [
+            self.head,
+            text("<h2>Turn its knobs</h2>"),
+            pair(self.form, stack(self.cost, self.sheet), look="aside"),
+            text("<h2>Claims, measured again</h2>"),
+            self.claims,
+            text("<h2>Recorded on a GPU</h2>"),
+            *figures,
+            text("<h2>Methods</h2>"),
+            self.methods,
+        ]
+
+    def fields(self, fields: Iterable[Field]) -> None:
+        self.form.show(fields)
+
+    def words(self, words: str) -> None:
+        retext(self.cost, words)
+
+    def picture(self, found: Picture | None, title: str) -> None:
+        """What the method does; nothing where there is no picture of it."""
+        self.sheet.visible = found is not None
+        if found is None:
+            return
+        retext(self.about, f"<p class='small'>{ABOUT[found.kind]}</p>")
+        before, self.drawn = self.drawn, (found.kind, title)
+        if before != self.drawn or not settled(self.drawing):
+            give(self.drawing, _figure(found, title))
+        elif found.kind == "map":
+            names = _names(found)
+            plots.update_attention_map(self.drawing.object, found.y, names, names)
+        else:
+            self.drawing.object.select_one("functions").data_source.data = {"x": found.x, "y": found.y}
+
+    def recorded(self, fields: Iterable[Field], rows: pd.DataFrame, column: str) -> None:
+        """The recorded curves of one group and direction."""
+        self.choice.show(fields)
+        one = rows["method"].nunique() == 1
+        made = plots.curves(
+            rows.iloc[:0], "size", column, group="implementation" if one else ["method", "implementation"],
+            recorded=rows, log_y=column != "roofline",
+        )  # fmt: skip
+        give(self.curves, made)
+
+
+def _figure(found: Picture, title: str) -> Any:
+    if found.kind == "map":
+        return plots.attention_map(found.y, _names(found), _names(found))
+    labels = {"function": ("input", "output"), "error": ("step", "relative error")}[found.kind]
+    return plots.functions({title: (found.x, found.y)}, x_label=labels[0], y_label=labels[1])
+
+
+def _names(found: Picture) -> list[str]:
+    return [str(place) for place in np.asarray(found.x)]
