@@ -11,10 +11,18 @@ from pathlib import Path
 
 import pytest
 
+from dashboard.visitor import Visitor
+
 ROOT = Path(__file__).parents[2]
 CHROMIUM = os.environ.get("CHROMIUM") or next(
     (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
 )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def visitors():
+    yield
+    Visitor.see_off()
 
 
 @pytest.fixture(scope="session")

@@ -2,14 +2,28 @@
 
 import queue
 import time
+from typing import ClassVar
 
 from workbench.dashboard.jobs import Desk, Worker
 
 
 class Visitor:
+    seen: ClassVar[list] = []
+
     def __init__(self, worker: Worker):
         self.callbacks = queue.Queue()
         self.desk = Desk(worker, self.callbacks.put)
+        self.seen.append(self)
+
+    @classmethod
+    def see_off(cls):
+        """Every visitor goes, and no worker is left in the middle of a step: the interpreter may end."""
+        for visitor in cls.seen:
+            visitor.desk.close()
+        end = time.monotonic() + 20
+        while any(visitor.desk.worker.busy for visitor in cls.seen) and time.monotonic() < end:
+            time.sleep(0.02)
+        cls.seen.clear()
 
     def until(self, condition, timeout=60.0):
         """Run callbacks as they come, until the condition holds."""
