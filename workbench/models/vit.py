@@ -29,7 +29,7 @@ OWN_MIXERS = {
 }
 """Token mixers that are no attention, with a phrase each."""
 
-WEIGHTS = Path(__file__).parent / "weights"
+WEIGHTS = Path(__file__).parent / "weights" / "vit_digits.safetensors"
 
 
 def mixers() -> tuple[str, ...]:
@@ -260,15 +260,22 @@ class ViT(nn.Module):
         return torch.eye(self.config.tokens, dtype=weight.dtype, device=weight.device)[None]
 
 
-PRETRAINED = ViTConfig()
+PRETRAINED = ViTConfig(hidden=128)
 """The shape of the digits model that is shipped."""
+
+
+def ship(model: ViT, file: Path = WEIGHTS) -> None:
+    """Write the weights of a model of the shape ``PRETRAINED``, as ``pretrained`` reads them."""
+    from safetensors.torch import save_file
+
+    save_file({name: weight.detach().cpu().contiguous() for name, weight in model.state_dict().items()}, file)
 
 
 @functools.cache
 def _shipped() -> dict[str, Tensor]:
     from safetensors.torch import load_file
 
-    return load_file(WEIGHTS / "vit_digits.safetensors")
+    return load_file(WEIGHTS)
 
 
 def pretrained(**changes: Any) -> ViT:
