@@ -174,12 +174,12 @@ def attention_block_cost(x: Tensor, *weights: Tensor, **options: object) -> Cost
 def attention_block_workspace(implementation: str, x: Tensor, *weights: Tensor, **options: object) -> int:
     """Bytes beside input and output at the peak of a forward call: an upper bound.
 
-    Normed tokens, query, key, value and the attended tokens; the equations' scores and weights of every pair
-    of tokens; or twice the inside of the feed-forward part, whichever is more.
+    Normed tokens, query, key, value, their contiguous copies and the attended tokens; the equations'
+    scores and weights of every pair of tokens; or twice the inside of the feed-forward part, whichever is more.
     """
     batch, tokens, width = x.shape
     pairs = batch * int(options.get("heads", 4)) * tokens**2 * x.element_size()
-    attending = 5 * x.nbytes + (2 * pairs if implementation == "reference" else 0)
+    attending = 9 * x.nbytes + (2 * pairs if implementation == "reference" else 0)
     feeding = 2 * x.nbytes + 2 * batch * tokens * weights[6].shape[0] * x.element_size()
     return max(attending, feeding)
 

@@ -377,7 +377,7 @@ def block_workspace(implementation: str, x: Tensor, *weights: Tensor, **options:
     """As ``gate_workspace``: normed tokens, the gate's input and output, and what the gate holds."""
     z = torch.empty(*x.shape[:-1], weights[2].shape[0], dtype=x.dtype, device="meta")
     gate = gate_workspace(implementation, z.to("meta"))
-    return x.nbytes + z.nbytes + z.nbytes // 2 + gate
+    return 3 * x.nbytes + z.nbytes + z.nbytes // 2 + gate
 
 
 # --- the methods -----------------------------------------------------------------------------------------------------
