@@ -27,8 +27,8 @@ LARGEST = 128  # rows; beyond it a matrix leaves the registers of one program
 SHAPES = {
     **dict.fromkeys((1, 2, 4, 8, 16), (512, 1)),
     32: (1024, 1),
-    64: (4096, 4),
-    128: (16384, 16),
+    64: (4096, 2),
+    128: (16384, 8),
 }
 
 
