@@ -64,7 +64,7 @@ def attention_block_reference(
     Raises ``ValueError`` for what does not fit together. Memory O(tokens^2) a head; ``macs("attention")`` a token.
     """
     check(x, up_weight, in_weight, heads=heads)
-    query, key, value = _heads(nn.functional.layer_norm(x, norm_weight.shape, norm_weight, norm_bias), in_weight, heads)
+    query, key, value = _heads(norm(x, norm_weight, norm_bias), in_weight, heads)
     weights = (query @ key.mT * query.shape[-1] ** -0.5).softmax(-1)
     x = x + rearrange(weights @ value, "b h n c -> b n (h c)") @ out_weight.mT
     return _feed_forward(x, second_norm_weight, second_norm_bias, up_weight, up_bias, down_weight, down_bias)
@@ -87,10 +87,18 @@ def attention_block_fast(
 ) -> Tokens:
     """The same with PyTorch's fused attention, which writes no score to memory. Arguments as ``reference``."""
     check(x, up_weight, in_weight, heads=heads)
-    inputs = _heads(nn.functional.layer_norm(x, norm_weight.shape, norm_weight, norm_bias), in_weight, heads)
+    inputs = _heads(norm(x, norm_weight, norm_bias), in_weight, heads)
     attended = nn.functional.scaled_dot_product_attention(*inputs)
     x = x + rearrange(attended, "b h n c -> b n (h c)") @ out_weight.mT
     return _feed_forward(x, second_norm_weight, second_norm_bias, up_weight, up_bias, down_weight, down_bias)
+
+
+def norm(x: Tokens, weight: Vector, bias: Vector, eps: float = 1e-5) -> Tokens:
+    """PyTorch's layer norm over the last axis."""
+    if x.is_cpu and x.element_size() < 4:
+        # In low precision its CPU kernel would add up the gradients of weight and bias in that precision.
+        return nn.functional.layer_norm(x.float(), weight.shape, weight.float(), bias.float(), eps).to(x.dtype)
+    return nn.functional.layer_norm(x, weight.shape, weight, bias, eps)
 
 
 def _heads(x: Tokens, weight: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -107,8 +115,7 @@ def _feed_forward(
     down_weight: Tensor,
     down_bias: Tensor,
 ) -> Tokens:
-    normed = nn.functional.layer_norm(x, norm_weight.shape, norm_weight, norm_bias)
-    hidden = nn.functional.gelu(nn.functional.linear(normed, up_weight, up_bias))
+    hidden = nn.functional.gelu(nn.functional.linear(norm(x, norm_weight, norm_bias), up_weight, up_bias))
     return x + nn.functional.linear(hidden, down_weight, down_bias)
 
 

@@ -43,3 +43,14 @@ def compiled(function: Callable[..., Tensor]) -> Baseline:
         return compiled_for(x.shape, x.dtype, x.device, x.requires_grad)(x, *inputs, **options)
 
     return Baseline(run, why_not_compiled)
+
+
+def compiled_on_cuda(function: Callable[..., Tensor]) -> Baseline:
+    """As ``compiled``, for whole blocks: on a CPU, compiling one takes longer than it could save."""
+
+    def why_not(x: Tensor, *inputs: Tensor, **options: object) -> list[str]:
+        if not x.is_cuda:
+            return ["torch.compile of a whole block is measured on CUDA only: on a CPU it takes half a minute a shape."]
+        return why_not_compiled(x, *inputs, **options)
+
+    return Baseline(compiled(function).function, why_not)

@@ -68,8 +68,9 @@ from workbench.feedforward._activator_vit import (
     cost_of_block,
     drawn,
     macs,
+    norm,
 )
-from workbench.feedforward._compiled import compiled
+from workbench.feedforward._compiled import compiled, compiled_on_cuda
 from workbench.feedforward.polycom import FeedForward, gelu
 from workbench.paper import Baseline, Cost, Example, Method, Paper, Recording
 
@@ -189,8 +190,7 @@ def activator_block_fast(
 ) -> Tokens:
     """Two matrix products with the fused gate between them. Arguments and errors as ``reference``."""
     check(x, up_weight, down_weight.mT)
-    normed = nn.functional.layer_norm(x, norm_weight.shape, norm_weight, norm_bias, eps)
-    z = nn.functional.linear(normed, up_weight, up_bias)
+    z = nn.functional.linear(norm(x, norm_weight, norm_bias, eps), up_weight, up_bias)
     gated = normalised_gate_fast(z, weight, bias, activation=activation, eps=eps)
     return x + nn.functional.linear(gated, down_weight, down_bias)
 
@@ -411,7 +411,7 @@ activator_block = Method(
     reference=activator_block_reference,
     fast=activator_block_fast,
     why_not_fast=why_not_fast_block,
-    baselines={"torch_compile": compiled(activator_block_reference)},
+    baselines={"torch_compile": compiled_on_cuda(activator_block_reference)},
     example=block_example,
     cost=block_cost,
     tolerance={"float64": 1e-12, "float32": 1e-5},
@@ -425,7 +425,7 @@ attention_block = Method(
     toggle=None,
     reference=attention_block_reference,
     fast=attention_block_fast,
-    baselines={"torch_compile": compiled(attention_block_reference)},
+    baselines={"torch_compile": compiled_on_cuda(attention_block_reference)},
     example=attention_block_example,
     cost=attention_block_cost,
     tolerance={"float64": 1e-12, "float32": 1e-5},
