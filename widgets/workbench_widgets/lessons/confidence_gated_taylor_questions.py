@@ -1,0 +1,206 @@
+"""The questions and exercises of the lesson on confidence-gated Taylor, with answers, solutions and typical mistakes.
+
+A test runs every solution and every mistake. If you are here to learn: solve them first.
+"""
+
+import math
+
+import torch
+
+from workbench.generation import confidence_gated_taylor as paper
+from workbench.generation.taylorseer import DerivativeCache
+from workbench_widgets.exercise import close, exercise
+from workbench_widgets.lessons import confidence_gated_taylor as lesson
+from workbench_widgets.lessons import digits as bench
+from workbench_widgets.page import table_html
+from workbench_widgets.predict import Prediction, predict
+
+# --- predict, then run -----------------------------------------------------------------------------------------------
+
+
+def keep_up_to_date() -> Prediction:
+    """Why the first block's differences are not refreshed on a trusted step."""
+    first = lesson.blocks()[:, 0]
+    official = int(paper.decide(first, threshold=0.03).full[0].sum())
+    tempted = always_refreshed(first, 0.03)
+    answer = "it hardly ever refuses" if tempted < official / 2 else "it refuses as often"
+    return predict(
+        "The first block is computed at every step, so its differences could be refreshed at every step, too; the "
+        "paper does so only when the gate refuses. Refresh them always: how often does the gate refuse then?",
+        ["more often", "as often", "it hardly ever refuses"],
+        answer,
+        "Then the gate judges a forecast that is one step old, and that is always good. The last block's forecast, "
+        "meanwhile, grows older and older, and nobody asks. A test must be as hard as what it stands for: same age, "
+        "same kind of forecast.",
+        evidence=table_html(
+            ("threshold 0.03, 50 steps", "full steps"),
+            [("refreshed when refused", official), ("refreshed at every step", tempted)],
+        ),
+    )
+
+
+def always_refreshed(first: torch.Tensor, threshold: float) -> int:
+    """Full steps of a gate whose first block is refreshed at every step."""
+    cache, full = DerivativeCache(1), 0
+    for step in range(first.shape[1]):
+        refused = step <= 2 or not bool(paper.relative_l1(cache.forecast(step), first[:, step]) < threshold)
+        full += refused or step == first.shape[1] - 1
+        cache.refresh(step, first[:, step])
+    return full
+
+
+def smooth_run() -> Prediction:
+    """On a smooth trajectory a gate gains nothing."""
+    few = bench.digits(20)
+    gate, beside = lesson.gate_sweep(few, (0.02, 0.03, 0.04)), lesson.others(few, (3, 4, 5), ())
+    gain = lesson.advantage(gate, beside)
+    answer = "no: it is no better" if gain < 1 else "yes, by several dB"
+    return predict(
+        "Our digits, 50 steps. Compare the gate with the same forecast on a <i>fixed</i> schedule that has at least as "
+        "many full steps. Are the gate's digits nearer to the uncached ones?",
+        ["yes, by several dB", "no: it is no better"],
+        answer,
+        "The digits' trajectories are so smooth that every step is about as predictable as the next: an even grid is a "
+        "good schedule already, and there is nothing to adapt to. That is not what the paper reports for FLUX and Wan "
+        "Video; it is what we find here. Section 7 changes the conditions.",
+        evidence=f"<p>Gate minus fixed schedule, mean over three thresholds: <b>{gain:+.1f} dB</b>.</p>",
+    )
+
+
+def small_model() -> Prediction:
+    """What the gate costs."""
+    return predict(
+        "A trusted step computes one block of the network and forecasts the rest. At 11 full steps of 50, how many "
+        "times less work is that for a network of 6 blocks (without the gate: 50 / 11 = 4.5 times)?",
+        ["4.5 times", "about 3 times", "about 1.5 times"],
+        "about 3 times" if 2.5 < 50 / (11 + 39 / 6) < 3.3 else "about 1.5 times",
+        "11 + 39 / 6 = 17.5 full steps' worth of work, so 2.9 times less. The gate's price is one L-th of the network "
+        "at every trusted step: a sixth here, 3.6 % for DiT-XL/2 with its 28 blocks.",
+        evidence=table_html(
+            ("blocks", "work of a trusted step", "times less work, 11 of 50 full"),
+            [(f"{depth}", f"{1 / depth:.1%}", f"{50 / (11 + 39 / depth):.2f}") for depth in (6, 12, 28, 57)],
+        ),
+    )
+
+
+PREDICTIONS = (keep_up_to_date, smooth_run, small_model)
+
+
+# --- exercises -------------------------------------------------------------------------------------------------------
+
+
+@exercise(
+    hint="Steps 0 to w are the warm-up, and the last step is always full.",
+    solution=4,
+    mistakes={"w steps": 3, "forgets the last": 2, "none": 0},
+    right="Steps 0, 1, 2 and the last one: the gate cannot do with fewer.",
+)
+def fewest_full_steps(answer):
+    """With w = 2 and an infinite threshold: how many steps are full?"""
+    decided = paper.decide(torch.randn(1, 50, 2, 2), threshold=math.inf, warmup=2)
+    close(answer, int(decided.full.sum()), 0, "count the steps up to w, step 0 included, and the last.")
+
+
+@exercise(
+    hint="Two stacks, of order m₁ + 1 and m_L + 1 tensors; all modules: 2 L (m + 1).",
+    solution=280 / 6,
+    mistakes={"the last block alone": 140, "blocks, not modules": 140 / 6, "one stack": 70},
+    right="47 times. For DiT-XL/2 that is 3.4 MiB a sample instead of 158.",
+)
+def memory_ratio(answer):
+    """DiT-XL/2: the cache of all 56 modules at order 4 over that of a gate with m₁ = 3 and m_L = 1."""
+    close(answer, 56 * 5 / (4 + 2), 0.01, "56 · 5 tensors over (3 + 1) + (1 + 1).")
+
+
+def solved_gate(first, threshold, warmup, steps):
+    """The list of full steps. ``first[s]`` is the first block's output at step s."""
+    cache, full = DerivativeCache(1), []
+    for step in range(steps):
+        trusted = False
+        if step > warmup:
+            error = (cache.forecast(step) - first[step]).abs().mean() / first[step].abs().mean()
+            trusted = bool(error < threshold)
+        if not trusted:
+            cache.refresh(step, first[step])
+        if not trusted or step == steps - 1:
+            full.append(step)
+    return full
+
+
+def _always(first, threshold, warmup, steps):
+    cache, full = DerivativeCache(1), []
+    for step in range(steps):
+        trusted = step > warmup and bool(
+            (cache.forecast(step) - first[step]).abs().mean() / first[step].abs().mean() < threshold
+        )
+        cache.refresh(step, first[step])
+        if not trusted or step == steps - 1:
+            full.append(step)
+    return full
+
+
+def _after_refresh(first, threshold, warmup, steps):
+    cache, full = DerivativeCache(1), []
+    for step in range(steps):
+        cache.refresh(step, first[step])
+        error = (cache.forecast(step) - first[step]).abs().mean() / first[step].abs().mean()
+        if step <= warmup or error >= threshold or step == steps - 1:
+            full.append(step)
+    return full
+
+
+def _without_last(first, threshold, warmup, steps):
+    return [step for step in solved_gate(first, threshold, warmup, steps) if step < steps - 1]
+
+
+@exercise(
+    hint="Forecast first, then compare; refresh only when the forecast is refused. The last step is full, whatever the "
+    "gate says.",
+    solution=solved_gate,
+    mistakes={
+        "refreshes at every step": _always,
+        "compares after the refresh": _after_refresh,
+        "forgets the last step": _without_last,
+    },
+    right="The order of these lines is the paper: forecast, compare, and only then, and only if it must be, refresh.",
+)
+def gate(function):
+    """The gate's decisions, order 1."""
+    time = torch.arange(31).double()[:, None, None] / 6
+    first = 3 + torch.cos(time + torch.randn(3, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64))
+    for threshold in (0.02, 0.05, 0.2):
+        expected = solved_gate(first, threshold, 2, 30)
+        got = list(function(first, threshold, 2, 30))
+        assert got == expected, (
+            f"with threshold {threshold} it computes {len(got)} steps, {got[:8]} ...; the gate computes "
+            f"{len(expected)}, {expected[:8]} ... Is the cache refreshed only when the forecast was refused? "
+            "Is the last step full?"
+        )
+
+
+@exercise(
+    hint="The gate of order 1 trusts what moves on a straight line. The first-block cache trusts what does not move.",
+    solution=lambda step: 10.0 + step,
+    mistakes={
+        "nothing moves": lambda step: 10.0,
+        "it jumps to and fro": lambda step: 10.0 + 5 * (step % 2),
+        "a fast wave": lambda step: 10.0 + 5 * math.cos(step),
+    },
+    right="A fast, straight trajectory: predictable, and always somewhere else.",
+)
+def fast_and_straight(function):
+    """A first-block output, as a function of the step 0 to 39, that the gate trusts and a first-block cache does not:
+    at most 6 full steps against at least 15."""
+    values = torch.tensor([float(function(step)) for step in range(40)], dtype=torch.float64)[None, :, None, None]
+    gated = int(paper.decide(values, threshold=0.05).full.sum())
+    changed, before = 1, values[:, 0]
+    for step in range(1, 40):
+        if step == 39 or not paper.relative_l1(values[:, step], before) < 0.05:
+            changed, before = changed + 1, values[:, step]
+    assert gated <= 6, f"the gate (order 1, threshold 0.05) computes {gated} steps in full: it does not trust this."
+    assert changed >= 15, (
+        f"a first-block cache (threshold 0.05) computes only {changed} steps: hardly anything changes."
+    )
+
+
+EXERCISES = (fewest_full_steps, memory_ratio, gate, fast_and_straight)
