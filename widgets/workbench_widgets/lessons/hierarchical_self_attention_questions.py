@@ -1,0 +1,307 @@
+"""The questions and exercises of the lesson on hierarchical self-attention, with answers, solutions and mistakes.
+
+A test runs every solution and every mistake. If you are here to learn: solve them first.
+"""
+
+import math
+
+import torch
+
+from workbench import measure
+from workbench.attention import hierarchical_self_attention as paper
+from workbench.attention.flash_attention_2 import flash_attention_2
+from workbench.attention.hierarchical_self_attention import Tree, hierarchical_attention
+from workbench_widgets.exercise import close, exercise
+from workbench_widgets.lessons import hierarchical_self_attention as lesson
+from workbench_widgets.page import table_html
+from workbench_widgets.predict import Prediction, predict
+
+# --- predict, then run -----------------------------------------------------------------------------------------------
+
+
+def average() -> Prediction:
+    """Is the mean of softmax's weights over a block the best shared weight?"""
+    best, softmax = lesson.both_maps(*lesson.eleven_tokens(), lesson.ELEVEN)
+    labels = lesson.ties(lesson.ELEVEN)
+    mean = lesson.tied(softmax, labels)[labels]
+    maps = {"softmax averaged over every block": mean, "hierarchical attention": best}
+    found = {name: (lesson.divergence(map, softmax), lesson.divergence(softmax, map)) for name, map in maps.items()}
+    closer = min(found, key=lambda name: found[name][0])
+    rows = [(name, *(f"{gap:.4f}" for gap in gaps)) for name, gaps in found.items()]
+    return predict(
+        "The shared weight of a block must stand for many weights of softmax. You could simply calculate the softmax "
+        "map and average it over every block. Which map is closer to softmax, in KL(map || softmax)?",
+        ["the averaged one", "hierarchical attention", "they are the same map"],
+        closer,
+        "The order inside the divergence decides. Averaging is the best answer to the other question, KL(softmax || "
+        "map): never miss a key that softmax likes. The theorem has the model first: never spend weight where softmax "
+        "spends none. That averages <i>logarithms</i>, so a block with one strong key among weak ones gets little. And "
+        "averaging needs all N² weights first.",
+        evidence=table_html(("nats, mean over rows", "KL(map || softmax)", "KL(softmax || map)"), rows),
+    )
+
+
+def both_ends() -> Prediction:
+    """Where two levels are exact."""
+    frame = lesson.gap_frame(64, spreads=(1.0,))
+    exact = set(frame[frame["gap"] < 1e-9]["block"])
+    rows = [(row.block, f"{row.gap:.3g}") for row in frame.itertuples()]
+    answers = {frozenset({1}): "at 1", frozenset({64}): "at 64", frozenset({1, 64}): "at 1 and at 64"}
+    return predict(
+        "64 unrelated tokens, two levels, groups of 1, 2, 4, ... or 64. At which group size is the map exactly that of "
+        "softmax?",
+        ["at 1", "at 64", "at 1 and at 64", "at 8, the square root"],
+        answers[frozenset(exact)],
+        "Groups of one token tie nothing together, and a single group of 64 has no siblings: both trees are flat. In "
+        "between, finer is not always closer: small groups have few untied weights inside, large ones pack much "
+        "into one weight outside.",
+        evidence=table_html(("group", "nats from softmax"), rows),
+    )
+
+
+def same_share() -> Prediction:
+    """Does every token of a group keep the same part for the group?"""
+    query, key = lesson.eleven_tokens()
+    best, softmax = lesson.both_maps(query, key, lesson.ELEVEN)
+    kept, before = best[:3, :3].sum(-1), softmax[:3, :3].sum(-1)
+    same = bool((kept - kept.mean()).abs().max() < 1e-12)
+    rows = [(f"token {token}", f"{before[token]:.4f}", f"{kept[token]:.4f}") for token in range(3)]
+    return predict(
+        "Tokens 0, 1 and 2 are a group and have quite different queries. Which part of its attention does each spend "
+        "inside the group?",
+        ["each its own part, as in softmax", "all the same part"],
+        "all the same part" if same else "each its own part, as in softmax",
+        "Nobody asked for that, but it follows: towards every sibling group all three have the <i>same</i> weights, "
+        "so what is left for the inside is the same too. This is why the energy of a group is one number.",
+        evidence=table_html(("", "inside, softmax", "inside, hierarchical"), rows),
+    )
+
+
+def cheapest_group(tokens: int = 4096) -> Prediction:
+    """Which group size needs the fewest operations?"""
+    flops = {block: lesson.free_weights_of(tokens, block, 2) for block in (4, 16, 64, 256)}
+    rows = [(block, f"{number:,}") for block, number in flops.items()]
+    return predict(
+        f"{tokens:,} tokens in two levels. Which group size needs the fewest weights, and with them the fewest FLOPs?",
+        [str(block) for block in flops],
+        str(min(flops, key=flops.get)),
+        "64, the square root, would make as many groups as a group has tokens. But there are many groups, each with "
+        "g² weights, and only one root with (N / g)². The sum N g + (N / g)² is smallest at g = (2 N)<sup>1/3</sup> "
+        "≈ 20.",
+        evidence=table_html(("group", "weights"), rows),
+    )
+
+
+def quicker(device: str, tokens: int = 256) -> Prediction:
+    """Do fewer operations take less time?"""
+    example = flash_attention_2.example(tokens, device=device)
+    methods = {"hierarchical attention": hierarchical_attention, "softmax attention": flash_attention_2}
+    times = {
+        name: measure.measure(method, "fast", example, budget_s=0.1)["median_ms"] for name, method in methods.items()
+    }
+    few, many = (method.cost(*example.inputs.values()).flops for method in methods.values())
+    return predict(
+        f"Here, at {tokens} tokens and 4 heads, hierarchical attention in groups of 16 needs {many / few:.0f} times "
+        "fewer FLOPs than softmax attention. Which is faster?",
+        list(methods),
+        min(times, key=times.get),
+        "Every level is a few operations of its own, and each costs its launch before it calculates anything. Softmax "
+        "attention is one operation. At a few hundred tokens that weighs as much as the arithmetic; section 6 looks "
+        "for the length from which on the arithmetic decides.",
+        evidence="<p>" + ", ".join(f"{name}: {ms:.3g} ms" for name, ms in times.items()) + ".</p>",
+    )
+
+
+PREDICTIONS = (average, both_ends, same_share, cheapest_group)
+
+
+# --- exercises -------------------------------------------------------------------------------------------------------
+
+
+@exercise(
+    hint="64 groups have 16² weights each. How many children has the root?",
+    solution=64 * 16**2 + 64**2,
+    mistakes={"all": 1024**2, "the groups alone": 64 * 16**2, "the root alone": 64**2, "16 groups": 16 * 64**2 + 16**2},
+    right="64 · 256 + 64² = 20,480: a fiftieth of the 1,048,576 of softmax.",
+)
+def count_weights(answer):
+    """1024 tokens in groups of 16, two levels: how many weights are calculated?"""
+    assert answer != 64 * 16**2, "those are the weights inside the groups. The root is a family too: the groups' own."
+    expected = lesson.free_weights_of(1024, 16, 2)
+    close(answer, expected, 0, f"a family of c children has c² weights: {answer} is not their sum over 65 families.")
+
+
+@exercise(
+    hint="Two numbers, log(e⁰ + e²) and log(e¹ + e¹); then their mean.",
+    solution=(math.log(1 + math.e**2) + math.log(2 * math.e)) / 2,
+    mistakes={
+        "the logarithm of the mean": math.log((1 + math.e**2 + 2 * math.e) / 2),
+        "the sum": math.log(1 + math.e**2) + math.log(2 * math.e),
+        "the partition function of all scores": math.log(1 + math.e**2 + 2 * math.e),
+        "the mean score": 1.0,
+    },
+    right="The mean of the rows' logarithms, so a geometric mean of their partition functions.",
+)
+def inside_logit(answer):
+    """A group of two tokens with the scores (0, 2) and (1, 1) inside: what is −φ of the group?"""
+    scores = torch.tensor([[0.0, 2.0], [1.0, 1.0]], dtype=torch.float64)
+    rows = scores.logsumexp(-1)
+    assert not math.isclose(answer, float(rows.exp().mean().log()), rel_tol=2e-3), (
+        "that is the logarithm of the mean. The logarithms come first, then their mean."
+    )
+    close(answer, float(rows.mean()), 1e-3, "take log(Σ e^score) of each row, then the mean of the two.")
+
+
+def solved_family(scores, inside, count):
+    """One family: scores (c, c) between children, inside (c,) their own −φ, count (c,) the leaves below each.
+
+    Returns the weights (c, c) and the family's −φ.
+    """
+    logits = torch.where(torch.eye(len(inside), dtype=torch.bool), inside, scores + count.log())
+    partition = logits.logsumexp(-1)
+    return logits.softmax(-1), (count * partition).sum() / count.sum()
+
+
+def _no_counts(scores, inside, count):
+    return solved_family(scores, inside, torch.ones_like(count))
+
+
+def _plain_mean(scores, inside, count):
+    logits = torch.where(torch.eye(len(inside), dtype=torch.bool), inside, scores + count.log())
+    return logits.softmax(-1), logits.logsumexp(-1).mean()
+
+
+def _counts_itself(scores, inside, count):
+    logits = torch.where(torch.eye(len(inside), dtype=torch.bool), inside, scores) + count.log()
+    return logits.softmax(-1), (count * logits.logsumexp(-1)).sum() / count.sum()
+
+
+def _no_energy(scores, inside, count):
+    logits = scores + count.log()
+    return logits.softmax(-1), (count * logits.logsumexp(-1)).sum() / count.sum()
+
+
+@exercise(
+    hint="Put log |C| on every column and −φ of the children on the diagonal. Softmax of the rows; a mean by leaves.",
+    solution=solved_family,
+    mistakes={
+        "forgets how large the siblings are": _no_counts,
+        "every child counts alike in the energy": _plain_mean,
+        "adds log |C| to the diagonal": _counts_itself,
+        "keeps the scores on the diagonal": _no_energy,
+    },
+    right="One line up and one line down, and the whole method is a loop of this over the tree.",
+)
+def one_family(function):
+    """The step of one family: its weights and its energy."""
+    generator = torch.Generator().manual_seed(2)
+    query, key = (torch.randn(1, 1, 6, 4, generator=generator, dtype=torch.float64) for _ in range(2))
+    tree = Tree.from_nested([[0, 1, 2], 3, [4, 5]])
+    inside, weights = paper.upward(query, key, tree, 0.5)
+    children = tree.children[0]
+    scores = (paper.means(query, tree, children) @ paper.means(key, tree, children).mT)[0, 0] * 0.5
+    count = torch.tensor([3.0, 1.0, 2.0], dtype=torch.float64)
+    found, energy = function(scores, torch.stack([inside[child][0, 0] for child in children]), count)
+    assert found.shape == (3, 3), f"the weights must be (3, 3), not {tuple(found.shape)}."
+    off = (found - weights[0][0, 0]).abs()
+    assert off.diagonal().max() < 1e-9, (
+        "the shares that children keep are wrong. The diagonal is −φ of the child, without log |C|: its energy counts "
+        "its leaves already. A sibling C has |C| leaves, so its column gets log |C|."
+    )
+    assert off.max() < 1e-9, "the shares that go to siblings are wrong: does a large sibling get more than a small one?"
+    assert abs(float(energy - inside[0][0, 0])) < 1e-9, (
+        "the weights are right, the energy is not: a child with three leaves has three rows, and counts three times."
+    )
+
+
+def solved_two_levels(query, key, value, block):
+    """Two levels: query, key, value (N, d) with N a multiple of block; returns the output (N, d)."""
+    scale = query.shape[1] ** -0.5
+    q, k, v = (x.unflatten(0, (-1, block)) for x in (query, key, value))
+    local = q @ k.mT * scale
+    coarse = q.mean(1) @ k.mean(1).mT * scale + math.log(block)
+    diagonal = torch.eye(len(coarse), dtype=torch.bool)
+    shares = torch.where(diagonal, local.logsumexp(-1).mean(-1), coarse).softmax(-1)
+    kept = shares.diagonal()[:, None, None]
+    outside = shares.masked_fill(diagonal, 0) @ v.mean(1)
+    return (kept * (local.softmax(-1) @ v) + outside[:, None]).flatten(0, 1)
+
+
+def _local_only(query, key, value, block):
+    q, k, v = (x.unflatten(0, (-1, block)) for x in (query, key, value))
+    return ((q @ k.mT * query.shape[1] ** -0.5).softmax(-1) @ v).flatten(0, 1)
+
+
+def _group_sees_its_mean(query, key, value, block):
+    q, k, v = (x.unflatten(0, (-1, block)).mean(1) for x in (query, key, value))
+    coarse = (q @ k.mT * query.shape[1] ** -0.5).softmax(-1) @ v
+    return coarse.repeat_interleave(block, 0)
+
+
+def _no_block_size(query, key, value, block):
+    """As if a group had one leaf: the columns of siblings miss log |C|."""
+    scale = query.shape[1] ** -0.5
+    q, k, v = (x.unflatten(0, (-1, block)) for x in (query, key, value))
+    local = q @ k.mT * scale
+    diagonal = torch.eye(len(q), dtype=torch.bool)
+    coarse = q.mean(1) @ k.mean(1).mT * scale
+    shares = torch.where(diagonal, local.logsumexp(-1).mean(-1), coarse).softmax(-1)
+    outside = shares.masked_fill(diagonal, 0) @ v.mean(1)
+    return (shares.diagonal()[:, None, None] * (local.softmax(-1) @ v) + outside[:, None]).flatten(0, 1)
+
+
+@exercise(
+    hint="Local scores (G, g, g) and their mean logsumexp; coarse scores (G, G) of means, + log g, that mean on the "
+    "diagonal; softmax; the diagonal scales local attention, the rest multiplies mean values.",
+    solution=solved_two_levels,
+    mistakes={
+        "local attention alone": _local_only,
+        "means alone": _group_sees_its_mean,
+        "forgets how large a group is": _no_block_size,
+    },
+    right="Ten lines of PyTorch, linear but for a small G × G softmax, and exactly the theorem's map.",
+)
+def two_levels(function):
+    """Hierarchical attention in two levels, without a tree."""
+    for block in (1, 3, 4):
+        inputs = lesson.grouped_tokens(12, group=4, spread=0.7)
+        expected = paper.reference(*inputs.values(), block=block)[0, 0]
+        found = function(*(x[0, 0] for x in inputs.values()), block)
+        assert found.shape == expected.shape, f"the output must be {tuple(expected.shape)}, not {tuple(found.shape)}."
+        off = float((found - expected).abs().max())
+        assert off < 1e-9, (
+            f"with groups of {block} the output is off by {off:.2g}. Each group shares one unit between itself (the "
+            "mean of its rows' logsumexp) and its siblings (score of the means + log g)."
+        )
+
+
+EXACT = ((2.0, 0.0, 0.0, 0.0), (0.0, 2.0, 0.0, 0.0), (0.0, 0.0, 1.0, 0.0), (0.0, 0.0, 0.0, 1.0))
+
+
+@exercise(
+    hint="Softmax must happen to be tied. Both rows of a pair must give equal weights outside, after normalisation.",
+    solution=EXACT,
+    mistakes={
+        "tied scores, but rows with different sums": ((2.0, 0.0, 0.0, 0.0), (0.0, 0.0, 0.0, 0.0), *EXACT[2:]),
+        "scores outside that differ": ((2.0, 0.0, 1.0, 0.0), *EXACT[1:]),
+        "nothing to see inside": ((0.0,) * 4,) * 4,
+        "too few": ((1.0, 0.0), (0.0, 1.0)),
+    },
+    right="Equal scores outside are not enough: the rows' partition functions inside must be equal too, since the pair "
+    "keeps one common share. The order of the weights inside is free.",
+)
+def no_gap(answer):
+    """Scores of four tokens in two pairs, different inside the pairs, for which hierarchical attention is softmax."""
+    scores = torch.tensor(answer, dtype=torch.float64)
+    assert scores.shape == (4, 4), f"four rows of four scores are needed, not {tuple(scores.shape)}."
+    inside = [scores[:2, :2], scores[2:, 2:]]
+    assert all(float(part.max() - part.min()) > 0.1 for part in inside), "inside both pairs the scores must differ."
+    identity = torch.eye(4, dtype=torch.float64)[None, None]
+    gap = float(paper.kl_gap(scores[None, None], identity, scale=1.0, block=2)[0, 0])
+    assert gap < 1e-9, (
+        f"the maps are {gap:.3g} nats apart. Look at the two rows of a pair in the softmax map: are their weights for "
+        "the other pair all the same?"
+    )
+
+
+EXERCISES = (count_weights, inside_logit, one_family, two_levels, no_gap)
