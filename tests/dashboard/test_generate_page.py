@@ -1,6 +1,7 @@
 """The page Generate without a browser: walks, pictures, figures, links."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -155,6 +156,24 @@ def test_an_error_is_one_sentence_and_the_page_goes_on(page, monkeypatch):
         page.visitor.until(lambda: page.told and "on fire" in page.told[-1])
     page.act("page", "seed", 3)
     page.visitor.until(lambda: page.times is not None)
+
+
+def test_what_was_recorded_names_its_network_and_machine(monkeypatch):
+    rows = [
+        {"group": "all modules of DiT-XL/2", "method": "forecast_modules", "implementation": name, "size": size,
+         "status": "ok", "median_ms": ms}
+        for name, ms in (("reference", 3.0), ("fast", 0.1)) for size in (256, 1024)
+    ]  # fmt: skip
+    rows.append({**rows[0], "group": "something small"})
+    found = pd.DataFrame(rows)
+    found.attrs["provenance"] = {"device": "NVIDIA H200", "torch": "2.11"}
+    monkeypatch.setattr(generating.measure, "recorded", lambda slug: found if slug == "taylorseer" else None)
+    line = next(each for each in generating.recorded() if "modules" in each.what)
+    assert "256 tokens" in line.what and line.measured == "reference 3 ms, fast 0.1 ms"
+    assert line.source.startswith("recorded: NVIDIA H200")
+    assert not any("small" in each.what for each in generating.recorded())
+    monkeypatch.setattr(generating.measure, "recorded", lambda slug: None)
+    assert all("DiT-XL/2" in each.measured for each in generating.recorded())
 
 
 # --- words and links --------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from tornado.httpclient import AsyncHTTPClient
 from tornado.websocket import websocket_connect
 
 LARGEST = 2**28  # bytes of one message
-PATIENCE = 60.0  # seconds until a click counts as lost
+PATIENCE = 20.0  # seconds until a click counts as lost
 
 
 class Visitor:
@@ -25,6 +25,7 @@ class Visitor:
         self.data_of = {}  # the model that holds a component's values -> the component
         self.bridge = self.bridge_data = None
         self.search, self.status, self.message = "", {}, ""
+        self.heard = 0  # how often the page showed another link, or a message
         self.changed = asyncio.Event()
         self.lost = ""
         self._count = 0
@@ -55,7 +56,7 @@ class Visitor:
     # --- what a person does ---
 
     async def turn(self, component, name, value):
-        """Set a control; the seconds until the page shows that it was heard (its link is another one)."""
+        """Set a control; the seconds until the page shows that it was heard: another link, or a message."""
         return await self._until_heard({"name": name, "value": value}, component)
 
     async def go(self, search):
@@ -66,7 +67,7 @@ class Visitor:
         """Press a button; the seconds until the status line says that something is under way."""
         start = time.monotonic()
         await self._data(component, {"name": name, "value": None})
-        await self._wait(lambda: self.status.get("busy"))
+        await self._wait(lambda: self.busy, name)
         return time.monotonic() - start
 
     @property
@@ -74,18 +75,21 @@ class Visitor:
         return bool(self.status.get("busy"))
 
     async def _until_heard(self, data, component):
-        before, start = self.search, time.monotonic()
+        before, start = self.heard, time.monotonic()
         await self._data(component, data)
-        await self._wait(lambda: self.search != before)
+        await self._wait(lambda: self.heard != before, data)
         return time.monotonic() - start
 
-    async def _wait(self, condition):
+    async def _wait(self, condition, what):
         end = time.monotonic() + PATIENCE
         while not condition():
             if self.lost:
                 raise ConnectionError(self.lost)
             self.changed.clear()
-            await asyncio.wait_for(self.changed.wait(), max(0.001, end - time.monotonic()))
+            try:
+                await asyncio.wait_for(self.changed.wait(), max(0.001, end - time.monotonic()))
+            except TimeoutError:
+                raise TimeoutError(f"no answer to {what} at {self.search}") from None
 
     # --- the protocol ---
 
@@ -139,6 +143,7 @@ class Visitor:
             self._take(self.data_of[model], new)
         elif model == self.bridge_data and name in ("search", "status", "message"):
             setattr(self, name, _plain(new))
+            self.heard += name != "status" and bool(new)
         elif name == "children":
             self._learn(new)
 
@@ -167,9 +172,7 @@ class Visitor:
 
 
 def _map(values):
-    entries = [[name, _map(value) if isinstance(value, dict) and name == "data" else value]
-               for name, value in values.items()]  # fmt: skip
-    return {"type": "map", "entries": entries}
+    return {"type": "map", "entries": list(values.items())}
 
 
 def _plain(value):

@@ -88,7 +88,7 @@ class Load:
                 self.waits[kind].append(await self._click(visitor))
                 await asyncio.sleep(self.random.uniform(0.5, 1.5) * think_s)
         except (ConnectionError, TimeoutError) as error:
-            self.lost.append(f"{visitor.page}: {error or 'a click was never answered'}")
+            self.lost.append(f"{visitor.page}: {error}")
 
     async def _work(self, visitor):
         button = next((place for place in visitor.fields if place[1] in BUTTONS), None)
@@ -122,7 +122,7 @@ class Load:
             try:
                 await self._click(visitor)
             except (ConnectionError, TimeoutError) as error:
-                self.lost.append(f"{visitor.page}, at the end: {error or 'no answer'}")
+                self.lost.append(f"{visitor.page}, at the end: {error}")
 
     async def leave(self):
         for visitor in self.visitors:

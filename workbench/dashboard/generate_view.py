@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import html
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -61,7 +62,8 @@ class GenerateView:
         self.equal = {side: text() for side in SIDES}
         self.errors = figure(None, min_height=300)
         self.table = text()
-        self.recorded = text(recorded())
+        self.recorded = stack(text(recorded()), look="sheet")
+        self.recorded.visible = bool(recorded())
         self.strip = text()
         self.shown: dict[Any, Any] = {}
         sheets = (
@@ -76,7 +78,8 @@ class GenerateView:
                        "from earlier steps. Outlined: still to come.</p>"), self.strip_of_steps, look="sheet"),
             pair(*sheets),
             pair(stack(text("<h2>Distance to the walk without a cache</h2>"), self.errors, look="sheet"),
-                 stack(text("<h2>In numbers</h2>"), self.table, self.recorded, look="sheet")),
+                 stack(text("<h2>In numbers</h2>"), self.table, look="sheet")),
+            self.recorded,
             text("<p class='small'>A diffusion transformer of 6 blocks turns noise into digits. Attention, activation, "
                  "hierarchy and doubly stochastic normalisation are fixed by its trained weights: for those see "
                  "<a href='?page=inspect'>Inspect</a> and <a href='?page=train'>Train</a>.</p>"),
@@ -262,19 +265,20 @@ def _part(what: str, a: str, b: str, note: str = "") -> str:
     )
 
 
+@functools.cache
 def recorded() -> str:
     """What was recorded on a GPU with a network of the papers' size, labelled as such; empty when nothing was."""
     rows = "".join(
-        f"<tr><td>{html.escape(row['statement'])}</td><td>{html.escape(row['reported'])}</td>"
-        f"<td>{html.escape(row['measured'])}<br><small>{html.escape(row['source'])}</small></td></tr>"
-        for row in generating.recorded()
+        f"<tr><td>{html.escape(line.what)}</td><td>{html.escape(line.reported) or '–'}</td>"
+        f"<td>{html.escape(line.measured)}<br><small>{html.escape(line.source)}</small></td></tr>"
+        for line in generating.recorded()
     )
     if not rows:
         return ""
-    head = "<tr><th>claim</th><th>the paper says</th><th>recorded</th></tr>"
+    head = "<tr><th>what</th><th>the paper says</th><th>recorded</th></tr>"
     return (
-        "<h2>Recorded on a GPU, DiT-XL/2</h2><p class='small'>Not measured here: the network of the papers' size, with "
-        f"random weights.</p><div class='table'><table>{head}{rows}</table></div>"
+        f"<h2>Recorded on a GPU, {generating.LARGE}</h2><p class='small'>Not measured here: the network of the papers' "
+        f"size, with random weights.</p><div class='table'><table>{head}{rows}</table></div>"
     )
 
 

@@ -16,9 +16,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 
-from workbench import claims, measure
+from workbench import catalog, claims, measure
 from workbench.controls import Knob, Range
 from workbench.dashboard.jobs import Cache, Cancelled, Progress
 from workbench.dashboard.racing import one_thread
@@ -29,6 +30,7 @@ from workbench.paper import Method
 
 SIDES = ("a", "b")
 UNCACHED = "uncached"
+LARGE = "DiT-XL/2"
 PAPERS = ("taylorseer", "confidence_gated_taylor")
 DIGITS = ("all", *map(str, range(10)))
 COUNTS = (10, 20, 50, 100, 200)
@@ -321,22 +323,38 @@ def _timing(milliseconds: list[float]) -> measure.Timing:
 # --- recorded elsewhere, and words ------------------------------------------------------------------------------------
 
 
-@functools.cache
-def recorded() -> list[dict[str, str]]:
-    """What was recorded on a GPU with the network of the papers' size: claims that name DiT-XL/2, their figures."""
-    rows = []
-    for slug in PAPERS:
-        with contextlib.suppress(KeyError):
-            table = claims.table(slug)
-            for row in table.to_dict("records"):
-                told = f"{row['statement']} {row['caveat']} {row['claim']}"
-                if row["scale"] == "gpu" and row["source"].startswith("recorded") and _is_large(told):
-                    rows.append(row)
-    return rows
+@dataclass(frozen=True)
+class Recorded:
+    """One line of what was recorded on a GPU for a network of the papers' size; ``reported`` is the paper's figure."""
+
+    what: str
+    reported: str
+    measured: str
+    source: str
 
 
-def _is_large(words: str) -> bool:
-    return "DiT-XL" in words or "xl_2" in words
+def recorded() -> list[Recorded]:
+    """Claims that were settled on DiT-XL/2, and sweeps of its kernels; empty as long as nothing was recorded."""
+    lines = []
+    for slug in filter(catalog.slugs().__contains__, PAPERS):
+        for row in claims.table(slug).to_dict("records"):
+            if row["source"].startswith("recorded") and LARGE in row["measured"]:
+                lines.append(Recorded(row["statement"], row["reported"], row["measured"], row["source"]))
+        table = measure.recorded(slug)
+        if table is not None:
+            lines += _sweeps(table)
+    return lines
+
+
+def _sweeps(table: pd.DataFrame) -> Iterator[Recorded]:
+    """The smallest size of every recorded setting that names the network: the equations and the fast way."""
+    rows = table[table["group"].str.contains(LARGE, regex=False) & (table["status"] == "ok")]
+    where = "recorded: " + measure.machine_line(table.attrs["provenance"])
+    for (group, method), part in rows.groupby(["group", "method"], sort=False):
+        size = part["size"].min()
+        times = part[part["size"] == size].set_index("implementation")["median_ms"]
+        words = ", ".join(f"{name.replace('_', ' ')} {duration(each)}" for name, each in times.items())
+        yield Recorded(f"{catalog.method(method).title}, {group}, {size:,} tokens", "", words, where)
 
 
 def duration(milliseconds: float) -> str:

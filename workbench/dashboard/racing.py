@@ -25,13 +25,14 @@ from workbench.measure.memory import in_words
 from workbench.models import training
 from workbench.models.transformer import TransformerConfig
 from workbench.models.vit import ViTConfig
+from workbench.tasks import images
 
 MOST_SECONDS = 900.0
 MOST_BYTES_PART = 0.5  # of the device's memory limit
 TURN_S = 0.03  # so long a race keeps the device, and a step longer
 END = object()
 TRIED = 32  # examples with which a mixer is timed
-SCORED = 400  # held-out images that are classified after every lap, about
+MOST_SCORED = 1000  # held-out images are classified after every lap, at most
 FORWARD = 0.3  # of a training step is the way there
 
 cache = Cache(limit=8 * 2**20)
@@ -101,7 +102,7 @@ def estimate(request: Request, device: str) -> Estimate:
     sizes = request.full_shape
     tokens = config(request, "a").tokens
     step = sum(_step_seconds(request, side, counts[side], tokens, device) for side in SIDES)
-    looks = 0 if request.task == GRAMMAR else request.steps / request.lap * SCORED / sizes["batch"]
+    looks = 0 if request.task == GRAMMAR else request.steps / request.lap * scored(request.task) / sizes["batch"]
     seconds = step * (request.steps + FORWARD * looks) * _pace.get(device, 1.0)
     activations = 2 * 4 * sizes["batch"] * sizes["depth"] * tokens * (16 * sizes["width"] + 4 * HEADS * tokens)
     needed = 16 * sum(counts.values()) + activations
@@ -119,6 +120,10 @@ def estimate(request: Request, device: str) -> Estimate:
             "or width."
         )
     return Estimate(counts, seconds, needed, refused)
+
+
+def scored(task: str) -> int:
+    return min(MOST_SCORED, len(images.load(task).test))
 
 
 def _step_seconds(request: Request, side: str, parameters: int, tokens: int, device: str) -> float:

@@ -189,8 +189,10 @@ class TrainPage(Page):
     def act(self, form: str, name: str, given: Any) -> None:
         """A control was set."""
         try:
-            if name == RUN:
-                self.desk.cancel(self.slug) if self.running else self.run()
+            if name == RUN and self.running:
+                self.desk.cancel(self.slug)
+            elif name == RUN:
+                self.run()
             elif name == "swap":
                 self.state.param.update(a=self.state.b, b=self.state.a)
             elif name == "copy":

@@ -42,7 +42,8 @@ class TrainView:
         }  # fmt: skip
         self.hint = text()
         self.figures = {name: figure(None, min_height=300) for name in ("loss", "second")}
-        self.made: dict[str, tuple] = {}
+        self.made: dict[str, tuple] = {}  # how each figure was made
+        self.curves: dict[str, tuple] = {}  # and what it shows
         self.heads = {name: text() for name in self.figures}
         self.strip = text()
         sheets = (stack(self.heads[name], self.figures[name], look="sheet") for name in self.figures)
@@ -105,9 +106,13 @@ class TrainView:
     ) -> None:
         y_label, x_label, head = words
         pane, made = self.figures[name], (words, steps, floor, machine)
+        shown, self.curves[name] = self.curves.get(name), (made, dict(curves), dict(names))
+        if shown == self.curves[name]:
+            return
         same = self.made.get(name) == made
         if same and not settled(pane) and running:
-            return  # it is on its way to the page; the next laps will be drawn into it
+            self.curves.pop(name)  # the figure is on its way to the page; the next laps will be drawn into it
+            return
         if not same or not settled(pane):
             self.made[name] = made
             retext(self.heads[name], f"<h2>{head}</h2>")
