@@ -6,7 +6,6 @@ a linear classifier. What differs between models is how - or whether - tokens me
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -271,25 +270,14 @@ def ship(model: ViT, file: Path = WEIGHTS) -> None:
     save_file({name: weight.detach().cpu().contiguous() for name, weight in model.state_dict().items()}, file)
 
 
-@functools.cache
-def _shipped() -> dict[str, Tensor]:
+def pretrained() -> ViT:
+    """A ``ViT`` of the shape ``PRETRAINED`` that knows the digits of ``tasks.images``: on the CPU, in float32.
+
+    Trained with softmax attention and GELU by ``training.train_shipped``, on the images to train on only. Read from the
+    package's own file in some milliseconds; ``swapping.swapped`` puts other parts around its weights.
+    """
     from safetensors.torch import load_file
 
-    return load_file(WEIGHTS)
-
-
-def pretrained(**changes: Any) -> ViT:
-    """A ``ViT`` that knows digits (``tasks.images``), ready to be looked at; on the CPU, in float32.
-
-    ``changes`` are fields of ``ViTConfig`` that leave the weights as they are: another ``mixer`` of the catalog with
-    its ``mixer_options``, ``activation``, ``implementation``. The weights were trained with softmax attention and GELU
-    by ``training.train_shipped``; with another mixer they do what they can. Raises ``ValueError`` for changes that need
-    other weights.
-    """
-    config = ViTConfig(**{**{name: getattr(PRETRAINED, name) for name in ViTConfig.__dataclass_fields__}, **changes})
-    model = ViT(config)
-    try:
-        model.load_state_dict(_shipped())
-    except RuntimeError:
-        raise ValueError(f"The shipped weights do not fit into this model: {', '.join(changes)}.") from None
+    model = ViT(PRETRAINED)
+    model.load_state_dict(load_file(WEIGHTS))
     return model.eval()
