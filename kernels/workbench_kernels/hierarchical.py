@@ -1,9 +1,11 @@
-"""Hierarchical self-attention (arXiv 2509.15448) over the balanced tree, for Triton: two launches a level.
+"""Hierarchical self-attention (arXiv 2509.15448) over the balanced tree, forward and backward, for Triton.
 
-Going up, a program takes whole families: scores, softmax and the gathering of values of all their children, in one tile
-on the chip, and the families' own means and energies for the level above, so every row is read once. A root with more
-children than a tile is walked through in blocks, as flash attention does. Going down, every node adds what its parent
-gathered elsewhere to its own share.
+``hierarchical_attention`` is the function. It knows autograd and ``torch.compile`` through ``torch.library``.
+
+What each launch does. Up, one launch a level: a program takes whole families, and in one read of their rows it attends
+inside them and makes their means and energies, which are the rows of the level above. Down, one launch: every block of
+leaves adds what its ancestors gathered elsewhere. Backward, one launch a level up (means of the gradient), and one a
+level down. What is kept between the two: inputs, output, 4 bytes a token, and the nodes above the leaves.
 """
 
 import math
@@ -11,17 +13,17 @@ import math
 import torch
 from torch import Tensor
 
-from workbench_kernels.flash_attention import DTYPES, MAX_HEAD_DIM
-from workbench_kernels.hierarchical_levels import backward_torch, forward_torch, level_sizes
+from workbench_kernels.flash_attention import DTYPES, MAX_HEAD_DIM, flash_attention
+from workbench_kernels.hierarchical_levels import hierarchical_levels, level_sizes
 from workbench_kernels.operators import operator
 
 try:
     import triton
-    import triton.language as tl
+
+    from workbench_kernels import hierarchical_backward, hierarchical_backward_long, hierarchical_forward
 except ImportError:  # macOS and Windows have no Triton; `why_not` says so
     triton = None
 
-LARGEST_FAMILY = 128  # children that a program holds together; a root may have more
 LOG2_E = math.log2(math.e)
 
 
@@ -38,291 +40,259 @@ def why_not(dtype: torch.dtype, head_dim: int) -> list[str]:
 
 
 def hierarchical_attention(
-    query: Tensor, key: Tensor, value: Tensor, *, scale: float, block: int, levels: int, is_causal: bool = False
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    *,
+    scale: float,
+    block: int,
+    levels: int,
+    is_causal: bool = False,
+    self_attend: bool = True,
 ) -> Tensor:
     """The output (batch, heads, tokens, head_dim) of attention over the balanced tree.
 
-    query, key, value (batch, heads, tokens, head_dim) of one shape; any number of tokens; float16, bfloat16 or float32
-    (on a CPU also float64); head_dim up to 256. Families have ``block`` children, the root as many as are left after
-    ``levels`` - 1 groupings. Differentiable once: the backward pass keeps the inputs and climbs again, as batched
-    matrix products. On CUDA families of more than 128 children (but for the root) are batched products forward too.
+    query, key, value (batch, heads, tokens, head_dim) of one shape; any strides, any number of tokens. Families have
+    ``block`` children, the root as many as are left after ``levels`` - 1 groupings; the last family of a level may be
+    smaller. Without ``self_attend`` no token sees itself; then there must be two, and no causal mask. CUDA: float16,
+    bfloat16 or float32, head_dim up to 256. CPU: batched matrix products, float64 too. Deterministic.
 
-    4 N b d FLOPs a head on every level; least traffic of the kernels: inputs once, the output twice and a half.
+    A family of c children costs 4 c^2 d FLOPs a head. Least traffic: inputs once, output three times (written where a
+    leaf's own family is attended to, read and written when its ancestors are known). Raises ``ValueError`` for what
+    ``why_not`` names.
     """
-    return torch.ops.workbench.hierarchical_attention(query, key, value, scale, block, levels, is_causal)
-
-
-# --- CUDA ------------------------------------------------------------------------------------------------------------
-
-
-def forward_triton(
-    query: Tensor, key: Tensor, value: Tensor, scale: float, block: int, levels: int, is_causal: bool
-) -> Tensor:
-    batch, heads, tokens, width = query.shape
-    sizes = level_sizes(tokens, block, levels)
-    largest = _largest_family(query)
-    if len(sizes) > 1 and block > largest:
-        return forward_torch(query, key, value, scale, block, levels, is_causal)
-    if len(sizes) == 1:  # a flat tree is softmax attention
-        return torch.ops.workbench.flash_attention(query, key, value, scale, -1, 0 if is_causal else -1, True)[0]
-    rows = [x.reshape(batch * heads, tokens, width).contiguous() for x in (query, key, value)]
-    climbed, inside, leaves = [], None, 1
-    with torch.cuda.device_of(query):
-        for nodes, families in zip(sizes, [*sizes[1:], 1], strict=True):
-            children = block if families > 1 else nodes
-            climb = _climb if children <= largest else _walk
-            of_level = nodes, families, children, leaves, tokens, scale, is_causal
-            gathered, kept, rows, inside = climb(rows, inside, *of_level)
-            climbed.append((gathered, kept))
-            leaves *= block
-        above, above_kept = climbed.pop()
-        while climbed:
-            gathered, kept = climbed.pop()
-            _descend(above, above_kept, gathered, kept, block)
-            above, above_kept = gathered, kept
-    return above.reshape(batch, heads, tokens, width)
-
-
-def _climb(
-    rows: list[Tensor], inside: Tensor | None, nodes: int, families: int, children: int, leaves: int, tokens: int,
-    scale: float, is_causal: bool,
-) -> tuple[Tensor, Tensor | None, list[Tensor], Tensor]:  # fmt: skip
-    """One level: what every node gathers and the share it keeps; its families' means and energies. The leaves'
-    share is gathered with the rest, since their values are at hand."""
-    query, key, value = rows
-    batch, _, width = query.shape
-    is_leaf, is_root = inside is None, families == 1
-    gathered = torch.empty_like(value)
-    kept = None if is_leaf else torch.empty(batch, nodes, dtype=torch.float32, device=query.device)
-    means = [query.new_empty(0 if is_root else batch, families, width) for _ in rows]
-    energy = torch.empty(0 if is_root else batch, families, dtype=torch.float32, device=query.device)
-    together = max(1, 64 // children)
-    tile = max(16, triton.next_power_of_2(together * children))
-    padded = max(16, triton.next_power_of_2(width))
-    _climb_kernel[(triton.cdiv(families, together), batch)](
-        query, key, value, inside, gathered, kept, *means, energy,
-        scale * LOG2_E, nodes, families, children, leaves, tokens, width,
-        TILE=tile, TOGETHER=together, GROUPS=max(16, triton.next_power_of_2(together)), BLOCK_D=padded,
-        LEAF=is_leaf, ROOT=is_root, CAUSAL=is_causal, PRECISION=_precision(query),
-        num_warps=8 if tile * padded > 8192 else 4,
-    )  # fmt: skip
-    return gathered, kept, means, energy
-
-
-def _walk(
-    rows: list[Tensor], inside: Tensor, nodes: int, families: int, children: int, leaves: int, tokens: int,
-    scale: float, is_causal: bool,
-) -> tuple[Tensor, Tensor, list[Tensor], Tensor]:  # fmt: skip
-    """As ``_climb``, for a root with more children than a tile."""
-    query, key, value = rows
-    batch, _, width = query.shape
-    gathered = torch.empty_like(value)
-    kept = torch.empty(batch, nodes, dtype=torch.float32, device=query.device)
-    padded = max(16, triton.next_power_of_2(width))
-    small = query.dtype == torch.float32 or padded > 128
-    block_m, block_n = (64, 32) if small else (128, 64) if padded > 64 else (128, 128)
-    _walk_kernel[(triton.cdiv(nodes, block_m), batch)](
-        query, key, value, inside, gathered, kept, scale * LOG2_E, nodes, leaves, tokens, width,
-        BLOCK_M=block_m, BLOCK_N=block_n, BLOCK_D=padded, CAUSAL=is_causal, PRECISION=_precision(query),
-        num_warps=4 if small else 8, num_stages=1 if padded * query.element_size() > 512 else 3,
-    )  # fmt: skip
-    return gathered, kept, [], kept
-
-
-def _descend(above: Tensor, above_kept: Tensor, gathered: Tensor, kept: Tensor | None, children: int) -> None:
-    """gathered <- above + above_kept gathered, kept <- above_kept kept, in place; each node takes its parent's."""
-    batch, nodes, width = gathered.shape
-    padded = max(16, triton.next_power_of_2(width))
-    rows = max(1, 8192 // padded)
-    _descend_kernel[(triton.cdiv(nodes, rows), batch)](
-        above, above_kept, gathered, kept, nodes, above.shape[1], children, width,
-        ROWS=rows, BLOCK_D=padded, LEAF=kept is None, num_warps=8,
-    )  # fmt: skip
-
-
-def _largest_family(query: Tensor) -> int:
-    """How many children fit on the chip together: fewer where heads are wide and numbers long."""
-    row = triton.next_power_of_2(query.shape[-1]) * query.element_size()
-    return min(LARGEST_FAMILY, 65536 // row)
-
-
-def _precision(query: Tensor) -> str:
-    """Float32 is split into three tf32 products, as in flash attention."""
-    return "tf32x3" if query.dtype == torch.float32 else "tf32"
+    settings = (scale, block, levels, is_causal, self_attend)
+    if not query.is_cuda:
+        return hierarchical_levels(query, key, value, *settings)
+    if len(level_sizes(query.shape[2], block, levels)) == 1 and self_attend and scale > 0:  # a flat tree: softmax
+        return flash_attention(query, key, value, scale=scale, is_causal=is_causal)[0]
+    if reasons := why_not(query.dtype, query.shape[-1]):
+        raise ValueError(" ".join(reasons))
+    return _forward_operator(query, key, value, *settings)[0]
 
 
 # --- the operators ---------------------------------------------------------------------------------------------------
 
-_forward = operator("hierarchical_attention", cuda=forward_triton, cpu=forward_torch)
-_backward = operator("hierarchical_attention_backward", cuda=backward_torch, cpu=backward_torch)
+
+def _forward(
+    query: Tensor, key: Tensor, value: Tensor, scale: float, block: int, levels: int, is_causal: bool, self_attend: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """The output, and for the backward pass: the leaves' logsumexp; of the nodes above them the means of query, key and
+    value, what they gather from their siblings, and (3, ...) energy, share kept, logsumexp. Logarithms in base 2."""
+    query, key, value = map(_side_by_side, (query, key, value))
+    output, logsumexp, means, gathered, statistics = _results(query, block, levels)
+    places = _places(query, block, levels)
+    for level, place in enumerate(places):
+        own = slice(place["own"], place["own"] + place["nodes"])
+        rows = (query, key, value) if level == 0 else (means[0][:, :, own], means[1][:, :, own], means[2][:, :, own])
+        to = (output, logsumexp) if level == 0 else (gathered, statistics[2])
+        flags = {"LEAF": level == 0, "ROOT": level == len(places) - 1, "CAUSAL": is_causal, "SELF": self_attend}
+        numbers = (*place.values(), *query.shape[1:2], query.shape[0] * query.shape[1])
+        strides = [stride for tensor in rows for stride in tensor.stride()[:3]]
+        kernel, programs, tiles = _forward_launch(query, place, flags["ROOT"])
+        kernel[(programs * numbers[-1],)](
+            *rows, *to, means, statistics, scale * LOG2_E, *numbers, *strides, **flags, **tiles
+        )
+    if len(places) > 1:
+        families, size = places[0]["families"], places[0]["size"]
+        tiles = _whole_rows(query, size)
+        programs = triton.cdiv(families, tiles["FAMILIES"]) * triton.cdiv(size, tiles["ROWS"])
+        hierarchical_forward.combine_kernel[(programs * query.shape[0] * query.shape[1],)](
+            output, gathered, statistics[1], query.shape[2], size, families, places[0]["total"],
+            LEVELS=len(places) - 1, **tiles,
+        )  # fmt: skip
+    return output, logsumexp, means, gathered, statistics
+
+
+_forward_operator = operator("hierarchical_attention", cuda=_forward, cpu=_forward)
 
 
 @torch.library.register_fake("workbench::hierarchical_attention")
-def _(query, key, value, scale, block, levels, is_causal):
-    return torch.empty_like(query, memory_format=torch.contiguous_format)
+def _(query, key, value, scale, block, levels, is_causal, self_attend):
+    return _results(query, block, levels)
+
+
+def _backward(
+    grad: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    output: Tensor,
+    logsumexp: Tensor,
+    means: Tensor,
+    gathered: Tensor,
+    statistics: Tensor,
+    scale: float,
+    block: int,
+    levels: int,
+    is_causal: bool,
+    self_attend: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    grad, query, key, value = map(_side_by_side, (grad, query, key, value))
+    heads, matrices = query.shape[1], query.shape[0] * query.shape[1]
+    gradients = [torch.empty(query.shape, dtype=query.dtype, device=query.device) for _ in range(3)]
+    row_dot, arrived = torch.empty_like(logsumexp), torch.empty_like(gathered)
+    worth, slopes = torch.empty_like(statistics[:2]).unbind()
+    densities = gathered.new_empty(3, *gathered.shape)
+    places = _places(query, block, levels)
+
+    for level, place in enumerate(places[: max(1, len(places) - 1)]):
+        tiles = _whole_rows(query, place["size"])
+        hierarchical_backward.mean_kernel[(triton.cdiv(place["families"], tiles["FAMILIES"]) * matrices,)](
+            grad, output, row_dot, arrived, worth, *place.values(), heads, *grad.stride()[:3],
+            LEAF=level == 0, ROOT=len(places) == 1, **tiles,
+        )  # fmt: skip
+    for level in reversed(range(len(places))):
+        place, own = places[level], slice(places[level]["own"], places[level]["own"] + places[level]["nodes"])
+        if level == 0:
+            rows, of_rows, to = (query, key, value, grad), (row_dot, logsumexp), gradients
+        else:
+            rows = [mean[:, :, own] for mean in means] + [arrived[:, :, own]]
+            of_rows, to = (worth, statistics[2]), densities
+        flags = {"LEAF": level == 0, "ROOT": level == len(places) - 1, "CAUSAL": is_causal, "SELF": self_attend}
+        strides = [stride for tensor in rows for stride in tensor.stride()[:3]]
+        kernel, programs, tiles = _backward_launch(query, place)
+        kernel[(programs * matrices,)](
+            *rows, *of_rows, gathered, statistics, slopes, densities, *to, scale, *place.values(), heads, matrices,
+            *strides, LEVELS=len(places) - 1 - level, **flags, **tiles,
+        )  # fmt: skip
+    return tuple(gradients)
+
+
+_backward_operator = operator("hierarchical_attention_backward", cuda=_backward, cpu=_backward)
 
 
 @torch.library.register_fake("workbench::hierarchical_attention_backward")
-def _(grad, query, key, value, scale, block, levels, is_causal):
+def _(grad, query, key, value, *_):
     return tuple(torch.empty_like(x, memory_format=torch.contiguous_format) for x in (query, key, value))
 
 
-def _keep(ctx, inputs: tuple, output: Tensor) -> None:
-    ctx.save_for_backward(*inputs[:3])
-    ctx.settings = inputs[3:]
+def _save(ctx, inputs, output):
+    query, key, value, *ctx.settings = inputs
+    ctx.save_for_backward(query, key, value, *output)
+    ctx.mark_non_differentiable(*output[1:])
 
 
-def _differentiate(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
-    return *_backward(grad, *ctx.saved_tensors, *ctx.settings), None, None, None, None
+def _differentiate(ctx, grad, *_):
+    return *_backward_operator(grad, *ctx.saved_tensors, *ctx.settings), None, None, None, None, None
 
 
-torch.library.register_autograd("workbench::hierarchical_attention", _differentiate, setup_context=_keep)
+torch.library.register_autograd("workbench::hierarchical_attention", _differentiate, setup_context=_save)
 
 
-# --- the kernels -----------------------------------------------------------------------------------------------------
+# --- host side -------------------------------------------------------------------------------------------------------
 
-if triton is not None:
 
-    @triton.jit
-    def _place(tensor, batch, row, there, nodes, width, BLOCK_D: tl.constexpr):
-        column = tl.arange(0, BLOCK_D)[None, :]
-        at = tensor + batch * nodes * width + row[:, None].to(tl.int64) * width + column
-        return at, there[:, None] & (column < width)
+def _side_by_side(rows: Tensor) -> Tensor:
+    """Rows whose numbers are neighbours in memory; copied only where they are not."""
+    return rows if rows.stride(-1) == 1 or rows.shape[-1] == 1 else rows.contiguous()
 
-    @triton.jit
-    def _load(tensor, batch, row, there, nodes, width, BLOCK_D: tl.constexpr):
-        at, mask = _place(tensor, batch, row, there, nodes, width, BLOCK_D)
-        return tl.load(at, mask=mask, other=0.0)
 
-    @triton.jit
-    def _store(tensor, x, batch, row, there, nodes, width, BLOCK_D: tl.constexpr):
-        at, mask = _place(tensor, batch, row, there, nodes, width, BLOCK_D)
-        tl.store(at, x.to(tensor.dtype.element_ty), mask=mask)
+def _results(query: Tensor, block: int, levels: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Room for what ``_forward`` returns."""
+    batch, heads, tokens, width = query.shape
+    above = sum(level_sizes(tokens, block, levels)[1:])
+    numbers = {"dtype": torch.float32, "device": query.device}
+    return (
+        torch.empty_like(query, memory_format=torch.contiguous_format),
+        torch.empty(batch, heads, tokens, **numbers),
+        query.new_empty(3, batch, heads, above, width),
+        torch.empty(batch, heads, above, width, **numbers),
+        torch.empty(3, batch, heads, above, **numbers),
+    )
 
-    @triton.jit
-    def _count(node, leaves, tokens):
-        """Leaves below a node; the last one of a level may have fewer."""
-        return tl.maximum(tl.minimum(leaves, tokens - node * leaves), 0)
 
-    @triton.jit
-    def _store_mean(
-        mean, share, x, batch, first_family, families, width,
-        TOGETHER: tl.constexpr, GROUPS: tl.constexpr, BLOCK_D: tl.constexpr,
-    ):  # fmt: skip
-        """The families' means of rows x, weighted with share (GROUPS, rows)."""
-        if TOGETHER == 1:
-            parent = first_family + tl.arange(0, 1)
-            total = tl.sum(tl.sum(share, 0)[:, None] * x.to(tl.float32), 0)[None, :]
-            _store(mean, total, batch, parent, parent < families, families, width, BLOCK_D)
-        else:
-            group = tl.arange(0, GROUPS)
-            total = tl.dot(share, x.to(tl.float32), input_precision="tf32x3")
-            exists = (group < TOGETHER) & (first_family + group < families)
-            _store(mean, total, batch, first_family + group, exists, families, width, BLOCK_D)
+def _places(query: Tensor, block: int, levels: int) -> list[dict[str, int]]:
+    """Where each level stands, from the leaves up; in the order in which the kernels take these numbers."""
+    tokens = query.shape[2]
+    sizes = level_sizes(tokens, block, levels)
+    places, own = [], 0
+    for level, nodes in enumerate(sizes):
+        parent = own + nodes if level else 0
+        root = level == len(sizes) - 1
+        places.append(
+            {
+                "nodes": nodes,
+                "size": nodes if root else block,
+                "families": 1 if root else sizes[level + 1],
+                "span": block**level,
+                "leaves": tokens,
+                "own": own,
+                "parent": parent,
+                "total": sum(sizes[1:]),
+            }
+        )
+        own = parent
+    return places
 
-    @triton.jit
-    def _climb_kernel(
-        query, key, value, inside, gathered, kept, mean_query, mean_key, mean_value, energy,
-        scale, nodes, families, children, leaves, tokens, width,
-        TILE: tl.constexpr, TOGETHER: tl.constexpr, GROUPS: tl.constexpr, BLOCK_D: tl.constexpr,
-        LEAF: tl.constexpr, ROOT: tl.constexpr, CAUSAL: tl.constexpr, PRECISION: tl.constexpr,
-    ):  # fmt: skip
-        batch = tl.program_id(1).to(tl.int64)
-        first_family = tl.program_id(0) * TOGETHER
-        place = tl.arange(0, TILE)
-        family = place // children
-        node = first_family * children + place
-        there = (node < nodes) & (family < TOGETHER)
-        q = _load(query, batch, node, there, nodes, width, BLOCK_D)
-        k = _load(key, batch, node, there, nodes, width, BLOCK_D)
-        v = _load(value, batch, node, there, nodes, width, BLOCK_D)
-        count = _count(node, leaves, tokens).to(tl.float32)
 
-        scores = tl.dot(q, k.T, input_precision=PRECISION) * scale
-        diagonal = place[:, None] == place[None, :]
-        if not LEAF:
-            scores += tl.log2(tl.maximum(count, 1.0))[None, :]
-            own = tl.load(inside + batch * nodes + node, mask=there, other=0.0)
-            scores = tl.where(diagonal, own[:, None], scores)
-        sees = (family[:, None] == family[None, :]) & there[None, :]
-        if CAUSAL:
-            sees = sees & (place[:, None] >= place[None, :])
-        # A row that is not there sees itself, so that it is no NaN; it is not stored.
-        scores = tl.where(sees | (diagonal & (there == 0)[:, None]), scores, -float("inf"))
-        maximum = tl.max(scores, 1)
-        weights = tl.exp2(scores - maximum[:, None])
-        normaliser = tl.sum(weights, 1)
-        partition = maximum + tl.log2(normaliser)
-        weights = weights / normaliser[:, None]
-        if not LEAF:
-            tl.store(kept + batch * nodes + node, tl.sum(tl.where(diagonal, weights, 0.0), 1), mask=there)
-            weights = tl.where(diagonal, 0.0, weights)
-        output = tl.dot(weights.to(v.dtype), v, input_precision=PRECISION)
-        _store(gathered, output, batch, node, there, nodes, width, BLOCK_D)
+def _common(query: Tensor) -> dict:
+    """What all kernels are told about rows and their arithmetic; float32 is split into three tf32 products."""
+    width = query.shape[-1]
+    return {"WIDTH": width, "BLOCK_D": max(16, triton.next_power_of_2(width))}
 
-        if not ROOT:
-            group = tl.arange(0, GROUPS)
-            parent = first_family + group
-            member = (group[:, None] == family[None, :]) & there[None, :]
-            total = tl.maximum(tl.sum(tl.where(member, count[None, :], 0.0), 1), 1.0)
-            share = tl.where(member, count[None, :] / total[:, None], 0.0)
-            exists = (group < TOGETHER) & (parent < families)
-            tl.store(energy + batch * families + parent, tl.sum(tl.where(member, share * partition[None, :], 0.0), 1),
-                     mask=exists)  # fmt: skip
-            _store_mean(mean_query, share, q, batch, first_family, families, width, TOGETHER, GROUPS, BLOCK_D)
-            _store_mean(mean_key, share, k, batch, first_family, families, width, TOGETHER, GROUPS, BLOCK_D)
-            _store_mean(mean_value, share, v, batch, first_family, families, width, TOGETHER, GROUPS, BLOCK_D)
 
-    @triton.jit
-    def _walk_kernel(
-        query, key, value, inside, gathered, kept, scale, nodes, leaves, tokens, width,
-        BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, CAUSAL: tl.constexpr,
-        PRECISION: tl.constexpr,
-    ):  # fmt: skip
-        batch = tl.program_id(1).to(tl.int64)
-        row = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
-        there = row < nodes
-        q = _load(query, batch, row, there, nodes, width, BLOCK_D)
-        own = tl.load(inside + batch * nodes + row, mask=there, other=0.0)
-        maximum = own  # every row sees itself, so the diagonal is where the softmax starts
-        normaliser = tl.full([BLOCK_M], 1.0, tl.float32)
-        accumulator = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)
-        last = nodes
-        if CAUSAL:
-            last = tl.minimum(nodes, (tl.program_id(0) + 1) * BLOCK_M)
-        for start in range(0, last, BLOCK_N):
-            column = start + tl.arange(0, BLOCK_N)
-            inside_range = column < nodes
-            k = _load(key, batch, column, inside_range, nodes, width, BLOCK_D)
-            count = tl.maximum(_count(column, leaves, tokens).to(tl.float32), 1.0)
-            scores = tl.dot(q, k.T, input_precision=PRECISION) * scale + tl.log2(count)[None, :]
-            sees = inside_range[None, :] & (row[:, None] != column[None, :])
-            if CAUSAL:
-                sees = sees & (row[:, None] > column[None, :])
-            scores = tl.where(sees, scores, -float("inf"))
-            new_maximum = tl.maximum(maximum, tl.max(scores, 1))
-            weights = tl.exp2(scores - new_maximum[:, None])
-            rescale = tl.exp2(maximum - new_maximum)
-            normaliser = normaliser * rescale + tl.sum(weights, 1)
-            v = _load(value, batch, column, inside_range, nodes, width, BLOCK_D)
-            accumulator = tl.dot(weights.to(v.dtype), v, accumulator * rescale[:, None], input_precision=PRECISION)
-            maximum = new_maximum
-        _store(gathered, (accumulator / normaliser[:, None]), batch, row, there, nodes, width, BLOCK_D)
-        tl.store(kept + batch * nodes + row, tl.exp2(own - maximum) / normaliser, mask=there)
+# Children of a family that one program holds, by padded head_dim; the kernels for longer families take tiles of that
+# many rows and columns.
+_MOST = {
+    "forward": {2: {64: 128, 128: 128, 256: 64}, 4: {64: 64, 128: 32, 256: 16}},
+    "backward": {2: {64: 128, 128: 64, 256: 32}, 4: {64: 32, 128: 16, 256: 16}},
+}
+_TILES = {  # (rows, columns), forward and, as many of both, backward
+    "forward": {2: {64: (128, 64), 128: (128, 64), 256: (64, 32)}, 4: {64: (64, 32), 128: (32, 32), 256: (16, 16)}},
+    "backward": {2: {64: 64, 128: 64, 256: 32}, 4: {64: 32, 128: 16, 256: 16}},
+}
 
-    @triton.jit
-    def _descend_kernel(
-        above, above_kept, gathered, kept, nodes, families, children, width,
-        ROWS: tl.constexpr, BLOCK_D: tl.constexpr, LEAF: tl.constexpr,
-    ):  # fmt: skip
-        batch = tl.program_id(1).to(tl.int64)
-        node = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-        there = node < nodes
-        parent = node // children
-        share = tl.load(above_kept + batch * families + parent, mask=there, other=0.0)
-        elsewhere = _load(above, batch, parent, there, families, width, BLOCK_D).to(tl.float32)
-        here = _load(gathered, batch, node, there, nodes, width, BLOCK_D).to(tl.float32)
-        _store(gathered, elsewhere + share[:, None] * here, batch, node, there, nodes, width, BLOCK_D)
-        if not LEAF:
-            at = kept + batch * nodes + node
-            tl.store(at, share * tl.load(at, mask=there, other=0.0), mask=there)
+
+def _choice(table: dict, kernel: str, query: Tensor):
+    return table[kernel][query.element_size()][max(64, _common(query)["BLOCK_D"])]
+
+
+def _packed(query: Tensor, size: int, most: int) -> dict[str, int]:
+    """How many families of ``size`` children share a program, and the rows of each: few children come together."""
+    rows = triton.next_power_of_2(size)
+    together = max(1, min(64, most) // rows)
+    return {"FAMILIES": together, "SIZE": max(rows, 16 // together)}
+
+
+def _warps(rows: int, query: Tensor) -> int:
+    numbers = rows * max(64, _common(query)["BLOCK_D"]) * query.element_size() // 2
+    return max(1, min(8, numbers // 1024))
+
+
+def _forward_launch(query: Tensor, place: dict[str, int], root: bool):
+    """(kernel, programs a matrix, settings) of one level on the way up."""
+    precision = {"PRECISION": "tf32x3" if query.dtype == torch.float32 else "tf32"}
+    most = _choice(_MOST, "forward", query)
+    if place["size"] <= most:
+        tiles = _packed(query, place["size"], most)
+        settings = {"num_warps": _warps(tiles["FAMILIES"] * tiles["SIZE"], query), "num_stages": 1}
+        programs = triton.cdiv(place["families"], tiles["FAMILIES"])
+        return hierarchical_forward.family_kernel, programs, {**tiles, **settings, **_common(query), **precision}
+    rows, columns = _choice(_TILES, "forward", query)
+    settings = {"BLOCK_M": rows, "BLOCK_N": columns, "num_warps": _warps(rows, query), "num_stages": 2}
+    programs = triton.cdiv(place["nodes"], rows) if root else place["families"]
+    return hierarchical_forward.long_family_kernel, programs, {**settings, **_common(query), **precision}
+
+
+def _backward_launch(query: Tensor, place: dict[str, int]):
+    """(kernel, programs a matrix, settings) of one level on the way down."""
+    precision = {"PRECISION": "tf32x3" if query.dtype == torch.float32 else "tf32"}
+    most = _choice(_MOST, "backward", query)
+    if place["size"] <= most:
+        tiles = _packed(query, place["size"], most)
+        settings = {"num_warps": _warps(tiles["FAMILIES"] * tiles["SIZE"], query), "num_stages": 1}
+        programs = triton.cdiv(place["families"], tiles["FAMILIES"])
+        return hierarchical_backward.backward_kernel, programs, {**tiles, **settings, **_common(query), **precision}
+    block = _choice(_TILES, "backward", query)
+    settings = {"BLOCK": block, "num_warps": _warps(block, query), "num_stages": 1}
+    programs = place["families"] * triton.cdiv(place["size"], block)
+    return hierarchical_backward_long.long_backward_kernel, programs, {**settings, **_common(query), **precision}
+
+
+def _whole_rows(query: Tensor, size: int) -> dict[str, int]:
+    """Families and rows of each for the kernels that only stream: some 4096 numbers a program."""
+    common = _common(query)
+    rows = max(1, 4096 // common["BLOCK_D"])
+    each = min(rows, triton.next_power_of_2(size))
+    return {"FAMILIES": rows // each, "ROWS": each, **common, "num_warps": 4}

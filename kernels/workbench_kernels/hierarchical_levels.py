@@ -1,5 +1,7 @@
-"""Hierarchical attention over the balanced tree as batched matrix products, a few a level: the CPU's way, and the
-backward pass of every device.
+"""Hierarchical attention over the balanced tree as batched matrix products, a few a level: the CPU's way, and what the
+Triton kernels are measured against.
+
+``hierarchical_levels`` is the function; it runs on every device, and keeps only its inputs for the backward pass.
 
 A level is a stack of families of c children; the last family may have fewer and is padded with children of no leaves,
 which nobody sees. Matrix products are in the inputs' dtype, softmax and sums in float32 or float64.
@@ -10,7 +12,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from workbench_kernels.operators import operator
 from workbench_kernels.tiles import arithmetic
+
+HIDDEN = -1.0e30  # a score that gets no attention; finite, so that a row of nothing else is no NaN
 
 
 @dataclass
@@ -37,11 +42,28 @@ def level_sizes(tokens: int, block: int, levels: int) -> list[int]:
     return sizes
 
 
+def hierarchical_levels(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    scale: float,
+    block: int,
+    levels: int,
+    is_causal: bool = False,
+    self_attend: bool = True,
+) -> Tensor:
+    """The output (batch, heads, tokens, head_dim), differentiable once. Any floating dtype, any device.
+
+    Memory: the weights of all families, N b numbers a head among the leaves.
+    """
+    return _operator(query, key, value, scale, block, levels, is_causal, self_attend)
+
+
 def forward_torch(
-    query: Tensor, key: Tensor, value: Tensor, scale: float, block: int, levels: int, is_causal: bool
+    query: Tensor, key: Tensor, value: Tensor, scale: float, block: int, levels: int, is_causal: bool, self_attend: bool
 ) -> Tensor:
     """The output (batch, heads, tokens, head_dim)."""
-    climbed = _climb(query, key, value, scale, block, levels, is_causal)
+    climbed = _climb(query, key, value, scale, block, levels, is_causal, self_attend)
     shares = _shares(climbed)
     gathered = None
     for depth, (level, kept) in enumerate(zip(reversed(climbed), shares, strict=True)):
@@ -52,14 +74,22 @@ def forward_torch(
 
 
 def backward_torch(
-    grad: Tensor, query: Tensor, key: Tensor, value: Tensor, scale: float, block: int, levels: int, is_causal: bool
+    grad: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    scale: float,
+    block: int,
+    levels: int,
+    is_causal: bool,
+    self_attend: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of query, key and value.
 
     Up: the gradient that arrives below a node, and what the node's share is worth. Down: the gradients of the scores,
     whose diagonal is the gradient of the energy below, and those of the means, spread over the children.
     """
-    climbed = _climb(query, key, value, scale, block, levels, is_causal)
+    climbed = _climb(query, key, value, scale, block, levels, is_causal, self_attend)
     shares = list(reversed(_shares(climbed)))  # from the leaves up, like `climbed`
     arrived = _families(grad.reshape(-1, *grad.shape[-2:]), climbed[0].share.shape[1])
     worth, ascent = None, []
@@ -102,8 +132,34 @@ def backward_torch(
     return tuple(each[:, : query.shape[-2]].reshape(query.shape).to(query.dtype) for each in from_means)
 
 
+_operator = operator("hierarchical_levels", cuda=forward_torch, cpu=forward_torch)
+_backward_operator = operator("hierarchical_levels_backward", cuda=backward_torch, cpu=backward_torch)
+
+
+@torch.library.register_fake("workbench::hierarchical_levels")
+def _(query, key, value, scale, block, levels, is_causal, self_attend):
+    return torch.empty_like(query, memory_format=torch.contiguous_format)
+
+
+@torch.library.register_fake("workbench::hierarchical_levels_backward")
+def _(grad, query, key, value, scale, block, levels, is_causal, self_attend):
+    return tuple(torch.empty_like(x, memory_format=torch.contiguous_format) for x in (query, key, value))
+
+
+def _keep(ctx, inputs: tuple, output: Tensor) -> None:
+    ctx.save_for_backward(*inputs[:3])
+    ctx.settings = inputs[3:]
+
+
+def _differentiate(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
+    return *_backward_operator(grad, *ctx.saved_tensors, *ctx.settings), None, None, None, None, None
+
+
+torch.library.register_autograd("workbench::hierarchical_levels", _differentiate, setup_context=_keep)
+
+
 def _climb(
-    query: Tensor, key: Tensor, value: Tensor, scale: float, block: int, levels: int, is_causal: bool
+    query: Tensor, key: Tensor, value: Tensor, scale: float, block: int, levels: int, is_causal: bool, self_attend: bool
 ) -> list[Level]:
     """Every level, from the leaves up."""
     tokens, dtype = query.shape[-2], query.dtype
@@ -117,8 +173,8 @@ def _climb(
         count = _families(count[None, :, None], children)[0, ..., 0]
         scores = (q @ k.mT).to(count.dtype) * scale + count.log()[:, None, :]
         if inside is None:
-            inside = scores.new_zeros(1)  # only what is padded looks at itself
-            own = torch.where(count > 0, scores.diagonal(dim1=-2, dim2=-1), 0.0)
+            own = scores.diagonal(dim1=-2, dim2=-1) if self_attend else scores.new_tensor(HIDDEN)
+            own = torch.where(count > 0, own, 0.0).expand(scores.shape[:-1])  # what is padded sees itself alone
         else:
             own = _families(inside[..., None], children)[..., 0]
         scores = torch.diagonal_scatter(scores, own, dim1=-2, dim2=-1)
