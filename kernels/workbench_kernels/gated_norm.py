@@ -41,7 +41,7 @@ FORWARD = (
     (512, 2, 4),
     (2048, 1, 4),
     (4096, 1, 8),
-    (16384, 1, 16),
+    (8192, 1, 16),
 )
 #   hidden rows warps programs
 BACKWARD = (
@@ -52,9 +52,9 @@ BACKWARD = (
     (1024, 1, 4, 4),
     (2048, 1, 8, 2),
     (4096, 1, 16, 1),
-    (16384, 1, 32, 1),
+    (8192, 1, 32, 1),
 )
-LONGEST_ROW = 16384  # both branches of a row, and its gradient, must fit into a program's registers
+LONGEST_ROW = 8192  # both branches of a row, and its gradient, must fit into a program's registers
 SUM_ROWS, SUM_COLUMNS = 32, 32  # the tile in which partial sums are added up
 
 

@@ -15,7 +15,7 @@ Vector = Float[Tensor, " width"]
 Heads = Annotated[int, Range(1, 64, log=True), "Attention heads; they must divide the width."]
 
 Width = Annotated[int, Range(8, 8192, log=True), "Width of a token."]
-Hidden = Annotated[int, Range(8, 16384, log=True), "Width inside the block: of the gate, or of the feed-forward part."]
+Hidden = Annotated[int, Range(8, 8192, log=True), "Width inside the block: of the gate, or of the feed-forward part."]
 Batch = Annotated[int, Range(1, 1024, log=True), "Images in a batch."]
 
 Block = Literal["activator", "activator_with_feed_forward", "attention", "mlp_mixer"]
