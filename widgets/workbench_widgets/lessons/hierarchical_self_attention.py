@@ -55,7 +55,7 @@ def eleven_tokens() -> tuple[Tensor, Tensor]:
     return query, key
 
 
-def sentence(layer: int = 5, head: int = 7) -> tuple[list[str], Tree, Tensor, Tensor]:
+def sentence(layer: int = 5, head: int = 11) -> tuple[list[str], Tree, Tensor, Tensor]:
     """Word pieces, their tree, and the maps (T, T) of softmax and of hierarchical attention in one head of the
     pretrained encoder; where it is not installed, words and made-up maps."""
     if pretrained.why_not():
@@ -69,6 +69,16 @@ def sentence(layer: int = 5, head: int = 7) -> tuple[list[str], Tree, Tensor, Te
     options = ({}, {"attention": "hierarchical_attention", "tree": text_trees.of_text, "layers": [layer]})
     maps = [encoder.inspect(SENTENCE, **each).maps[layer, head].double() for each in options]
     return tokens, text_trees.of_text(tokens), *maps
+
+
+def hardest_head(layer: int = 0) -> tuple[list[str], Tree, Tensor, Tensor]:
+    """As ``sentence``, for the head of a layer of the pretrained encoder whose hierarchical map is furthest from its
+    softmax map. Raises ``RuntimeError`` where the encoder is not installed."""
+    encoder = pretrained.load()
+    options = {"attention": "hierarchical_attention", "tree": text_trees.of_text, "layers": [layer]}
+    pairs = zip(encoder.inspect(SENTENCE).maps[layer], encoder.inspect(SENTENCE, **options).maps[layer], strict=True)
+    gaps = [divergence(hierarchical.double(), softmax.double()) for softmax, hierarchical in pairs]
+    return sentence(layer, int(np.argmax(gaps)))
 
 
 # --- pictures --------------------------------------------------------------------------------------------------------
