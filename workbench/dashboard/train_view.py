@@ -90,7 +90,8 @@ class TrainView:
             "loss", loss, names, (f"training loss ({unit})", "step", "Loss"), shown.steps, floor, machine, running
         )
         steps = None if kinds[1] == SECONDS else shown.steps
-        self._figure("second", second, names, kinds, steps, floor if steps is None else None, machine, running)
+        timed = steps is None  # a figure with times says on which machine
+        self._figure("second", second, names, kinds, steps, floor if timed else None, machine if timed else "", running)
         retext(self.strip, comparison(shown, start, points))
 
     def _figure(

@@ -47,6 +47,8 @@ def run_curves(
     if share:
         made.y_range = Range1d(0, 1.02)
         made.yaxis.formatter = NumeralTickFormatter(format="0%")
+    # Something unseen that is always there: axes show before there is a curve, and those of a loss begin at zero.
+    made.scatter([0, 0], [1e-3, 1e-2] if log_y else [0, 1], alpha=0, name="anchor")
     legend = legend_below(made)
     lines = []
     for side, color in SIDES.items():
