@@ -7,6 +7,7 @@ from bokeh.models import ColorBar, HoverTool, ImageURL
 from bokeh.resources import INLINE
 
 from workbench import measure, plots
+from workbench.plots import patches
 from workbench.plots.style import INK
 
 TOKENS = ["[CLS]", "the", "cat", "the", "[SEP]"]
@@ -255,3 +256,27 @@ def test_bars_write_their_values_and_refuse_negative_ones():
     for bad in (-1, float("nan")):
         with pytest.raises(ValueError, match="from 0 on"):
             plots.bars(["a"], [bad], "s")
+
+
+# --- patches of an image ---------------------------------------------------------------------------------------------
+
+
+def test_patches_cover_the_image_with_what_they_weigh():
+    image, given = np.zeros((8, 8)), np.linspace(0, 0.5, 16)
+    made = patches.patch_attention(image, given, 6, high=0.5, title="A")
+    shown = patches.patch_source(made)
+    assert shown.selected.indices == [6] and shown.data["name"][6] == "2, 3" and shown.data["x"][6] == 5
+    assert shown.data["cover"][0] == 0 and shown.data["cover"][-1] == patches.COVER
+    patches.update_patch_attention(made, np.zeros((28, 28)), np.full(49, 1 / 49), 0)
+    assert len(shown.data["x"]) == 49 and (made.x_range.end, made.y_range.start) == (28, 28)
+    with pytest.raises(ValueError, match="square"):
+        patches.patch_attention(image, np.ones(15), 0)
+
+
+def test_classes_have_a_bar_a_side():
+    sides = {"A": np.array([0.2, 0.8]), "B": np.array([1.0, 0.0])}
+    made = patches.class_probabilities(["cat", "dog"], sides, right="dog")
+    assert "dog" in made.xaxis[0].axis_label and [item.label.value for item in made.legend[0].items] == ["A", "B"]
+    patches.update_class_probabilities(made, {"A": sides["B"], "B": sides["A"]})
+    source = made.select_one("bars A").data_source
+    assert list(source.data["A"]) == [1, 0] and source.data["class"] == ["cat", "dog"]

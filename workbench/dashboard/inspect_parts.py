@@ -70,9 +70,10 @@ def places(tokens: Sequence[str]) -> list[int]:
 class Gallery(pn.custom.JSComponent):
     """Small images side by side; ``on_choice`` is called with the place of the one that was tapped."""
 
-    pixels = param.String(doc="All images after one another, a byte a pixel, base64.")
-    size = param.Integer(default=8, doc="Pixels on a side of an image.")
-    labels = param.List(default=[], doc="What each image is, for people who cannot see it.")
+    images = param.Dict(
+        default={"pixels": "", "size": 1, "labels": []},
+        doc="All images after one another, a byte a pixel, base64; pixels on a side; what each is, in words.",
+    )
     chosen = param.Integer(default=0, doc="Which one is framed.")
     legend = param.String(default="Images")
 
@@ -87,11 +88,12 @@ class Gallery(pn.custom.JSComponent):
         """Images (n, size, size) from -1 to 1, and which of them is chosen."""
         grey = np.clip((np.asarray(images) + 1) * 127.5, 0, 255).astype(np.uint8)
         pixels = base64.b64encode(grey.tobytes()).decode()
-        if pixels != self.pixels:
-            self.param.update(size=int(images.shape[-1]), labels=list(labels), chosen=chosen, pixels=pixels)
+        shown = {"pixels": pixels, "size": int(images.shape[-1]), "labels": list(labels)}
+        if shown != self.images:
+            self.images = shown
         self.chosen = chosen
 
     def _handle_msg(self, data: Any) -> None:
         index = data.get("index") if isinstance(data, dict) else None
-        if isinstance(index, int) and 0 <= index < len(self.labels):
+        if isinstance(index, int) and 0 <= index < len(self.images["labels"]):
             self._on_choice(index)

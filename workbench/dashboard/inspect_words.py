@@ -131,7 +131,7 @@ def predictions(found: Mapping[str, Maps], tested: Mapping[str, Accuracy], class
             seen.append(f"{html.escape(classes[best])} ({100 * found[side].vector[best]:.0f} %)")
         parts.append(_part("it sees", *seen, "", "the likeliest class, and its probability"))
     if set(tested) == set(SIDES):
-        rights = [f"{100 * tested[side].right / tested[side].total:.0f} %" for side in SIDES]
+        rights = [f"{100 * tested[side].right / tested[side].total:.1f} %" for side in SIDES]
         total = tested["a"].total
         parts.append(_part(f"right on {total} test images", *rights, "", "images that it has not learned from"))
     return "".join(parts)

@@ -22,7 +22,7 @@ from workbench.tasks import images
 
 LAYERS, HEADS = 4, 4
 OFFERED = 120  # test images to choose from
-TESTED = 240  # test images that both networks are asked about
+TESTED = 360  # test images that both networks are asked about
 PART = 60  # of them at a time
 TIMED = 64  # images in the batch whose forward pass is timed
 CLOTHES = vit.ViTConfig(image=28, patch=4)

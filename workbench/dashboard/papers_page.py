@@ -116,8 +116,9 @@ class PapersState(param.Parameterized):
         sizes = exploring.sizes(method)
         fields = [
             Field("method", "Method", "choice", self.method, tuple(Option(m.name, m.title) for m in paper.methods)),
-            Field("size", "Size", "slider", sizes.index(self.size), stops=tuple(f"{size:,}" for size in sizes)),
-        ]
+            Field("size", "size", "slider", sizes.index(self.size), stops=tuple(f"{size:,}" for size in sizes),
+                  help="Tokens, rows or steps: what the method's cost grows with.", group="Its knobs"),
+        ]  # fmt: skip
         for kind, group in (("option", "Its knobs"), ("shape", "The example's shape")):
             for name, knob in exploring.knobs(method)[kind].items():
                 value = self._set(kind).get(name, knob.default)

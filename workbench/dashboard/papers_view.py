@@ -96,7 +96,9 @@ class PapersView:
 
 def _figure(found: Picture, title: str) -> Any:
     if found.kind == "map":
-        return plots.attention_map(found.y, _names(found), _names(found))
+        made = plots.attention_map(found.y, _names(found), _names(found))
+        made.max_width = 760  # wider, its cells would be far from square
+        return made
     labels = {"function": ("input", "output"), "error": ("step", "relative error")}[found.kind]
     return plots.functions({title: (found.x, found.y)}, x_label=labels[0], y_label=labels[1])
 

@@ -1,4 +1,4 @@
-// Small grey images to choose one from. `pixels` holds all of them, one byte a pixel, as base64.
+// Small grey images to choose one from. `images.pixels` holds all of them, one byte a pixel, as base64.
 
 export function render({model, el}) {
   const box = document.createElement("div")
@@ -7,13 +7,14 @@ export function render({model, el}) {
 
   const draw = () => {
     box.setAttribute("aria-label", model.legend)
-    const bytes = Uint8Array.from(atob(model.pixels), (letter) => letter.charCodeAt(0))
-    const count = model.size ** 2
-    box.replaceChildren(...model.labels.map((label, index) => {
+    const {pixels, size, labels} = model.images
+    const bytes = Uint8Array.from(atob(pixels), (letter) => letter.charCodeAt(0))
+    const count = size ** 2
+    box.replaceChildren(...labels.map((label, index) => {
       const canvas = document.createElement("canvas")
-      canvas.width = canvas.height = model.size
+      canvas.width = canvas.height = size
       const context = canvas.getContext("2d")
-      const picture = context.createImageData(model.size, model.size)
+      const picture = context.createImageData(size, size)
       for (let pixel = 0; pixel < count; pixel++) {
         picture.data.fill(bytes[index * count + pixel], 4 * pixel, 4 * pixel + 3)
         picture.data[4 * pixel + 3] = 255
@@ -34,7 +35,7 @@ export function render({model, el}) {
   })
 
   draw()
-  model.on("pixels", draw)
+  model.on("images", draw)
   model.on("chosen", mark)
   el.append(box)
 }
