@@ -25,6 +25,18 @@ def test_no_image_is_in_both_parts():
     assert not any(tuple(image.flatten().tolist()) in seen for image in digits.test)
 
 
+def test_left_of_is_told_by_places_alone():
+    marks = images.left_of(train=300, test=50)
+    assert marks.train.shape == (300, 1, 8, 8) and marks.test.shape == (50, 1, 8, 8)
+    assert set(marks.train_labels.tolist()) == {0, 1} and 100 < marks.train_labels.sum() < 200
+    patches = marks.train.unfold(2, 2, 2).unfold(3, 2, 2)[:, 0]  # (images, rows, columns, 2, 2)
+    is_square = (patches == 1).all(-1).all(-1)
+    is_cross = (patches == torch.tensor([[1.0, -1.0], [-1.0, 1.0]])).all(-1).all(-1)
+    assert (is_square.sum((1, 2)) == 1).all() and (is_cross.sum((1, 2)) == 1).all()
+    column = [mark.any(1).int().argmax(1) for mark in (is_cross, is_square)]
+    assert torch.equal((column[0] > column[1]).long(), marks.train_labels)
+
+
 def write_idx(file, shape, numbers):
     header = bytes([0, 0, 8, len(shape)]) + b"".join(size.to_bytes(4, "big") for size in shape)
     file.write_bytes(gzip.compress(header + bytes(numbers)))

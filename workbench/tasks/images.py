@@ -91,6 +91,29 @@ def _digits() -> Images:
     return Images("digits", pixels[train], labels[train], pixels[test], labels[test], tuple(map(str, range(10))))
 
 
+def left_of(train: int = 1000, test: int = 400, seed: int = 0) -> Images:
+    """A control for models without token mixing: is the cross left (class 0) or right (class 1) of the square?
+
+    Two patches of 2 x 2 pixels in an image of 8 x 8, in different columns; a dot of random grey in every other patch.
+    For each image there is one of the other class made of the same patches, so nothing but their places tells.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    cross, square = torch.tensor([[1.0, -1.0], [-1.0, 1.0]]), torch.ones(2, 2)
+
+    def draw(count: int) -> tuple[Tensor, Tensor]:
+        patches = torch.full((count, 4, 4, 2, 2), -1.0)
+        patches[..., 0, 0] = torch.rand(count, 4, 4, generator=generator) - 1
+        columns = torch.rand(count, 4, generator=generator).argsort(1)[:, :2]
+        rows = torch.randint(4, (count, 2), generator=generator)
+        image = torch.arange(count)
+        patches[image, rows[:, 0], columns[:, 0]] = cross
+        patches[image, rows[:, 1], columns[:, 1]] = square
+        pixels = patches.permute(0, 1, 3, 2, 4).reshape(count, 1, 8, 8)
+        return pixels, (columns[:, 0] > columns[:, 1]).long()
+
+    return Images("left of", *draw(train), *draw(test), ("left", "right"))
+
+
 def _fashion_files() -> list[Path]:
     parts = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
     return [FASHION_MNIST / f"{part}-ubyte.gz" for part in parts]
