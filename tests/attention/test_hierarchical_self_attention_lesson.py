@@ -130,6 +130,7 @@ def test_the_numbers_by_hand():
 
 def test_the_numbers_in_the_text():
     assert "4,294,967,296" in lesson.size_table([65536])
+    assert lesson.free_weights(Tree.uniform(8, 4)) == 2 * 16 + 4 and lesson.free_weights(Tree.uniform(8, 8), True) == 36
     assert lesson.free_weights_of(4096, 16, 2) == 4096 * 16 + 256**2
     assert len(list(Tree.uniform(4096, 16).families())) == 257
     assert lesson.cost_exponent() < 1.05
@@ -169,7 +170,12 @@ def test_layers_of_the_encoder():
     if lesson.pretrained.why_not():
         pytest.skip("the encoder is not installed")
     lost = lesson.swapped_layers()
-    assert lost["all layers"] > max(lost[f"layer {number}"] for number in range(1, 7)) > 0
+    assert lost["layer 6"] > lost["layer 1"], "the text says that later layers are not the safer ones here"
+    assert 0.1 > lost["all layers"] > max(lost[f"layer {number}"] for number in range(1, 7))
+    _, tree, softmax, hierarchical = lesson.hardest_head()
+    before = softmax.argmax(-1)[2:-1] == torch.arange(1, len(softmax) - 2)
+    assert before.all(), "the text says that this head looks at the token before"
+    assert lesson.divergence(hierarchical, softmax) > 1
 
 
 @pytest.mark.gpu

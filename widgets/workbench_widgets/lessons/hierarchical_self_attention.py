@@ -104,11 +104,12 @@ def map_with_gap(example: Example) -> Model:
     """A picture for ``explore``: the map with its groups, in its title the free weights and the distance to softmax."""
     query, key = (example.inputs[name][:1, :1] for name in ("query", "key"))
     options = dict(example.options)
-    tokens = query.shape[2]
+    tokens, is_causal = query.shape[2], bool(options.get("is_causal"))
     tree = Tree.uniform(tokens, options.get("block", 16), options.get("levels", 2))
     map = hierarchical_attention.attention_map(query, key, **options)[0, 0]
     gap = abs(float(paper.kl_gap(query, key, **options)[0, 0]))
-    title = f"{free_weights(tree):,} of {tokens**2:,} weights are free; {gap:.2g} nats from softmax"
+    free, pairs = free_weights(tree, is_causal), tokens * (tokens + 1) // 2 if is_causal else tokens**2
+    title = f"{free:,} of {pairs:,} weights are free; {gap:.2g} nats from softmax"
     names = [str(number) for number in range(tokens)]
     figure = plots.attention_map(map.float().numpy(), names, names, title=title, tree=groups(tree))
     figure.max_width = 620
@@ -152,10 +153,11 @@ def divergence(map: Tensor, other: Tensor) -> float:
     return float(torch.where(map > 0, map * (map / other).log(), 0.0).sum(-1).mean())
 
 
-def free_weights(tree: Tree) -> int:
-    """How many different numbers a map on this tree may hold: c^2 for a family of c children, a group's diagonal
-    counted as what it is, the share that it keeps."""
-    return sum(len(children) ** 2 for _, children in tree.families())
+def free_weights(tree: Tree, is_causal: bool = False) -> int:
+    """How many different numbers a map on this tree is made of: c^2 for a family of c children, those on its diagonal
+    being the shares that are kept; c (c + 1) / 2 if siblings see only those to their left."""
+    sizes = [len(children) for _, children in tree.families()]
+    return sum(size * (size + 1) // 2 if is_causal else size**2 for size in sizes)
 
 
 def ties(tree: Tree) -> Tensor:
@@ -238,10 +240,12 @@ def size_table(lengths: Sequence[int]) -> str:
     rows = []
     for tokens in lengths:
         two, deep = best_block(tokens), _levels(tokens)
-        numbers = [tokens**2, *(free_weights_of(tokens, block, levels) for block, levels in ((two, 2), (16, deep)))]
-        rows.append((f"{tokens:,}", *(f"{number:,}" for number in numbers), f"{two}, {deep}"))
-    heads = ("tokens", "weights of softmax", "two levels", "families of 16", "group of the two levels, levels of 16")
-    return table_html(heads, rows, "One head. The FLOPs are these numbers times 4 d.")
+        shallow = f"{free_weights_of(tokens, two, 2):,} in groups of {two}"
+        rows.append(
+            (f"{tokens:,}", f"{tokens**2:,}", shallow, f"{free_weights_of(tokens, 16, deep):,} in {deep} levels")
+        )
+    heads = ("tokens", "weights of softmax", "two levels", "families of 16")
+    return table_html(heads, rows, "Different weights in one head. The FLOPs are these numbers times 4 d.")
 
 
 def free_weights_of(tokens: int, block: int, levels: int) -> int:

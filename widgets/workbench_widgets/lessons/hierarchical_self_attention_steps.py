@@ -15,7 +15,7 @@ from workbench.plots import BLUE, ORANGE
 from workbench_widgets import page
 from workbench_widgets.lessons.quantum_doubly_stochastic_steps import FONT, Steps
 
-CELL, LEVEL, TALL, BAR = 92, 54, 30, 64
+LEVEL, TALL, BAR = 54, 30, 64
 GREY = "#8C8C8C"
 
 
@@ -62,10 +62,10 @@ def draw(tree: Tree, tokens: Sequence[str], frame: Frame) -> str:
     if len(tokens) != tree.tokens:
         raise ValueError(f"The tree has {tree.tokens} leaves, and {len(tokens)} words were given.")
     tall = heights(tree)
-    top = 34
+    top, cell = 34, max(52, min(92, 1060 // tree.tokens))
 
     def middle(node: int) -> float:
-        return (tree.first[node] + tree.last[node]) * CELL / 2
+        return (tree.first[node] + tree.last[node]) * cell / 2
 
     def upper(node: int) -> float:
         return top + (tall[0] - tall[node]) * LEVEL
@@ -77,7 +77,7 @@ def draw(tree: Tree, tokens: Sequence[str], frame: Frame) -> str:
             f'stroke="currentColor" opacity=".45"/>'
         )
     for node, below in enumerate(tree.children):
-        width = tree.leaves_below(node) * CELL - 8
+        width = tree.leaves_below(node) * cell - 6
         share = frame.shares.get(node)
         fill, opacity = (BLUE, 0.12) if share is None else (ORANGE, 0.08 + 0.85 * share)
         edge = 'stroke="currentColor" stroke-width="2.5"' if node in frame.marked else ""
@@ -89,17 +89,17 @@ def draw(tree: Tree, tokens: Sequence[str], frame: Frame) -> str:
         drawn.append(_text(middle(node), upper(node) + 19, words, "middle"))
         if not below and node in frame.labels:
             drawn.append(_text(middle(node), upper(node) + TALL + 16, frame.labels[node], "middle"))
-    bottom = top + tall[0] * LEVEL + TALL + 24
-    drawn += _bars(frame, bottom)
+    bottom = top + tall[0] * LEVEL + TALL + 30
+    drawn += _bars(frame, bottom, cell)
     height = bottom + (BAR + 24 if frame.weights else 0)
-    width = max(720, tree.tokens * CELL)
+    width = max(720, tree.tokens * cell)
     return (
         f'<svg viewBox="0 0 {width} {height}" width="{width}" style="max-width:100%;display:block" role="img" '
         f'aria-label="{page.escape(frame.line)}">{_text(0, 15, frame.line)}{"".join(drawn)}</svg>'
     )
 
 
-def _bars(frame: Frame, top: float) -> list[str]:
+def _bars(frame: Frame, top: float, cell: int) -> list[str]:
     """The weights as bars below the tokens, the outlines around them."""
     drawn = []
     largest = max([*frame.weights, *frame.outlines, 1e-9])
@@ -108,11 +108,11 @@ def _bars(frame: Frame, top: float) -> list[str]:
         for place, number in enumerate(numbers):
             tall = BAR * number / largest
             drawn.append(
-                f'<rect x="{place * CELL + inset}" y="{top + BAR - tall:.1f}" width="{CELL - 2 * inset}" '
+                f'<rect x="{place * cell + inset}" y="{top + BAR - tall:.1f}" width="{cell - 2 * inset}" '
                 f'height="{tall:.1f}" {look}/>'
             )
     for place, number in enumerate(frame.weights):
-        drawn.append(_text((place + 0.5) * CELL, top + BAR + 15, f"{number:.3f}", "middle"))
+        drawn.append(_text((place + 0.5) * cell, top + BAR + 15, f"{number:.3f}", "middle"))
     return drawn
 
 
@@ -159,7 +159,7 @@ def _up(tree: Tree, tokens: Sequence[str], energies: Mapping[int, float], weight
         each = ", ".join(f"{row:.2f}" for row in rows)
         line = (
             f"Up. {_name(tree, node, tokens)}: log-partition functions of its children's rows {each}; "
-            f"their mean is {energies[node]:.2f}."
+            f"their mean, by tokens, is {energies[node]:.2f}."
         )
         frames.append(Frame(line, dict(known), marked=(node, *children)))
     return frames
