@@ -103,6 +103,7 @@ def test_first_screen_agrees_with_a_fresh_computation():
 
 def test_turning_a_knob_brings_other_pictures_and_figures(page):
     page.open({"steps": "10", "count": "10"})
+    page.complete()
     page.visitor.until(lambda: page.times is not None)
     before = page.walks["b"].samples
     page.act("b", "caching.interval", 11)

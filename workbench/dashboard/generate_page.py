@@ -139,6 +139,7 @@ class GeneratePage(Page):
         self.judged: dict[str, Judgement] = {}
         self.times: Times | None = None
         self.asked: Request | None = None
+        self.on_screen = False
         self.drawn = 0.0
         self.look = GenerateView(self.act)
         self.state.param.watch(lambda *events: self._compute(), ["setting", "a", "b"])
@@ -172,6 +173,11 @@ class GeneratePage(Page):
                 self.state.turn_common(name, given)
         except ValueError as error:
             self.say(str(error))
+
+    def complete(self) -> None:
+        self.on_screen = True
+        if not self.desk.closed:
+            self._draw(waiting=bool(self.desk.pending))
 
     # --- computing ---
 
@@ -208,7 +214,7 @@ class GeneratePage(Page):
         if isinstance(part, Going):
             if time.monotonic() - self.drawn > DRAW_S:
                 self.look.timeline(self.state.setting.steps, self.going, self.walks)
-                self.look.pictures(self.state.setting, self.going, self.walks, self.state.difference)
+                self.look.pictures(self.state.setting, self.going, self.walks, self._difference)
                 self.drawn = time.monotonic()
         elif isinstance(part, (Walk, Judgement, Times)):
             self._draw()
@@ -224,10 +230,16 @@ class GeneratePage(Page):
         self._draw()
         self.changed()
 
+    @property
+    def _difference(self) -> bool:
+        return self.state.difference and self.on_screen
+
     def _draw(self, waiting: bool = True) -> None:
         setting = self.state.setting
         self.look.timeline(setting.steps, self.going, self.walks)
-        self.look.pictures(setting, self.going, self.walks, self.state.difference)
+        self.look.pictures(setting, self.going, self.walks, self._difference)
+        if self.on_screen:
+            self.look.distance(setting.steps, self.judged)
         self.look.numbers(self.state.request, self.walks, self.judged, self.times, waiting)
         self.drawn = time.monotonic()
 

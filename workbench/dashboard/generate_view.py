@@ -135,6 +135,24 @@ class GenerateView:
         else:
             plots.update_image_grid(pane.object, images, columns=columns, signed=signed)
 
+    def distance(self, steps: int, judged: Mapping[str, Judgement]) -> None:
+        """How far each side is from the walk without a cache, after every step."""
+        if not judged and self.errors.object is not None:
+            return
+        curves = {}
+        for side in filter(judged.__contains__, SIDES):
+            kept = [(step + 1, each) for step, each in enumerate(judged[side].far) if each > 0]
+            curves[side.upper()] = tuple(zip(*kept, strict=True)) if kept else ((), ())
+        before, self.shown["far"] = self.shown.get("far"), (steps, curves)
+        if before == self.shown["far"]:
+            return
+        if before is None or before[0] != steps or not settled(self.errors):
+            made = plots.run_curves("relative distance", steps=steps, x_label="sampling step", log_y=True)
+            plots.update_run_curves(made, curves)
+            give(self.errors, made)
+        else:
+            plots.update_run_curves(self.errors.object, curves)
+
     def numbers(
         self,
         request: Request,
@@ -143,22 +161,9 @@ class GenerateView:
         times: Times | None,
         waiting: bool,
     ) -> None:
-        """Everything counted and measured: heads of the samples, error curves, table, the line from A to B."""
-        steps = request.setting.steps
+        """Everything counted and measured: heads of the samples, table, the line from A to B."""
         for side in SIDES:
             retext(self.heads[side], _head(side, request, walks.get(side)))
-        if judged or self.errors.object is None:
-            curves = {}
-            for side in filter(judged.__contains__, SIDES):
-                kept = [(step + 1, each) for step, each in enumerate(judged[side].far) if each > 0]
-                curves[side.upper()] = tuple(zip(*kept, strict=True)) if kept else ((), ())
-            if self.errors.object is None or self.shown.get("steps") != steps or not settled(self.errors):
-                self.shown["steps"] = steps
-                made = plots.run_curves("relative distance", steps=steps, x_label="sampling step", log_y=True)
-                plots.update_run_curves(made, curves)
-                give(self.errors, made)
-            else:
-                plots.update_run_curves(self.errors.object, curves)
         retext(self.table, table(request, walks, judged, times, waiting))
         retext(self.strip, comparison(request, walks, judged, times, waiting))
 

@@ -1,11 +1,11 @@
 """Many small images in one figure."""
 
 import numpy as np
-from bokeh.models import ColumnDataSource, LinearColorMapper, Range1d
+from bokeh.models import ColumnDataSource, GlyphRenderer, LinearColorMapper, Range1d
 from bokeh.palettes import Greys256
 from bokeh.plotting import figure
 
-from workbench.plots.style import DIVERGING, blank, themed
+from workbench.plots.style import DIVERGING, blank
 
 GAP = 1  # pixels of an image between two of them
 
@@ -19,7 +19,7 @@ def image_grid(images: np.ndarray, *, columns: int, title: str = "", signed: flo
     made = blank(title, "", "", height=200, x_range=Range1d(0, 1), y_range=Range1d(1, 0))
     palette = list(DIVERGING) if signed is not None else list(reversed(Greys256))
     mapper = LinearColorMapper(palette=palette, low=-1, high=1, nan_color="rgba(0,0,0,0)")
-    made.image(
+    drawn = made.image(
         image="image", x=0, y=0, dw="width", dh="height", color_mapper=mapper,
         source=ColumnDataSource({"image": [], "width": [], "height": []}), name="images",
     )  # fmt: skip
@@ -27,19 +27,25 @@ def image_grid(images: np.ndarray, *, columns: int, title: str = "", signed: flo
     made.grid.visible = False
     made.toolbar_location = None
     made.update(height=None, sizing_mode="scale_width", min_border=0)
-    update_image_grid(made, images, columns=columns, title=title, signed=signed)
-    return themed(made, "neutral")
+    _fill(made, drawn, images, columns, title, signed)
+    return made
 
 
 def update_image_grid(
     made: figure, images: np.ndarray, *, columns: int, title: str = "", signed: float | None = None
 ) -> None:
     """Show other images in a figure made by ``image_grid``; their number and size may differ."""
-    tiled = _tiled(_checked(images), columns)
+    _fill(made, made.select_one("images"), _checked(images), columns, title, signed)
+
+
+def _fill(
+    made: figure, drawn: GlyphRenderer, images: np.ndarray, columns: int, title: str, signed: float | None
+) -> None:
+    tiled = _tiled(images, columns)
     height, width = tiled.shape
     if signed is not None:
-        made.select_one("images").glyph.color_mapper.update(low=-signed, high=signed)
-    made.select_one("images").data_source.data = {"image": [tiled], "width": [width], "height": [height]}
+        drawn.glyph.color_mapper.update(low=-signed, high=signed)
+    drawn.data_source.data = {"image": [tiled], "width": [width], "height": [height]}
     for range_, start, end in ((made.x_range, 0, width), (made.y_range, height, 0)):
         if (range_.start, range_.end) != (start, end):
             range_.update(start=start, end=end, reset_start=start, reset_end=end)

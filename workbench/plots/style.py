@@ -97,19 +97,20 @@ def themed(made: figure, theme: Theme) -> figure:
         grid.grid_line_alpha = 0.2
         if grid.grid_line_color is not None:
             grid.grid_line_color = INK["neutral"]
-    for legend in made.select({"type": Legend}):
+    parts = made.references()  # one walk through the figure for all that is looked for in it
+    for legend in (part for part in parts if isinstance(part, Legend)):
         legend.label_text_color, legend.label_text_font, legend.label_text_font_size = ink, FONT, "12px"
         legend.background_fill_alpha = 0
         legend.border_line_color = None
         legend.inactive_fill_alpha = 0.3
-    for bar in made.select({"type": ColorBar}):
+    for bar in (part for part in parts if isinstance(part, ColorBar)):
         bar.major_label_text_color = bar.title_text_color = ink
         bar.major_label_text_font = bar.title_text_font = FONT
         bar.title_text_font_style = "normal"
         bar.title_text_font_size = bar.major_label_text_font_size = "12px"
         bar.background_fill_alpha = 0
         bar.bar_line_color = bar.major_tick_line_color = None
-    for small_print in made.select({"type": Title, "name": "note"}):
+    for small_print in (part for part in parts if isinstance(part, Title) and part.name == "note"):
         small_print.text_color, small_print.text_font = ink, FONT
     return made
 
