@@ -113,7 +113,7 @@ def test_no_random_map_is_closer():
 
 
 def test_the_gap_follows_the_groups_of_the_tokens():
-    gaps = lesson.gap_frame().pivot_table(index="block", columns="tokens", values="gap")
+    gaps = lesson.gap_frame().pivot_table(index="block", columns="tokens", values="nats_from_softmax")
     assert (gaps.loc[[1, 64]] < 1e-9).all(axis=None)
     alike = gaps["spread 0.1 in groups of 8"]
     assert alike[16] > 10 * alike[8] > 0
@@ -134,7 +134,7 @@ def test_the_numbers_in_the_text():
     assert lesson.free_weights_of(4096, 16, 2) == 4096 * 16 + 256**2
     assert len(list(Tree.uniform(4096, 16).families())) == 257
     assert lesson.cost_exponent() < 1.05
-    frame = lesson.flops_frame([1024, 4096]).pivot_table(index="size", columns="tree", values="flops")
+    frame = lesson.flops_frame([1024, 4096]).pivot_table(index="size", columns="tree", values="FLOPs")
     assert math.log2(frame.loc[4096, "softmax attention"] / frame.loc[1024, "softmax attention"]) == pytest.approx(4)
 
 

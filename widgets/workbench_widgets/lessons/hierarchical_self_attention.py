@@ -228,7 +228,13 @@ def gap_frame(tokens: int = 64, spreads: Sequence[float] = (1.0, 0.5, 0.1), grou
         inputs = grouped_tokens(tokens, group=group, spread=spread)
         for block in [2**power for power in range(int(math.log2(tokens)) + 1)]:
             gap = float(paper.kl_gap(inputs["query"], inputs["key"], block=block)[0, 0])
-            rows.append({"block": block, "gap": max(gap, 0.0), "tokens": f"spread {spread:g} in groups of {group}"})
+            rows.append(
+                {
+                    "block": block,
+                    "nats_from_softmax": max(gap, 0.0),
+                    "tokens": f"spread {spread:g} in groups of {group}",
+                }
+            )
     return pd.DataFrame(rows)
 
 
@@ -301,7 +307,7 @@ def flops_frame(lengths: Sequence[int]) -> pd.DataFrame:
             "two levels, best group": _flops(size, block=best_block(size), levels=2),
             "families of 16": _flops(size, block=16, levels=_levels(size)),
         }
-        rows += [{"tree": name, "size": size, "flops": flops} for name, flops in found.items()]
+        rows += [{"tree": name, "size": size, "FLOPs": flops} for name, flops in found.items()]
     return pd.DataFrame(rows)
 
 

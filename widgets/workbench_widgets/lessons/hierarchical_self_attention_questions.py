@@ -44,8 +44,8 @@ def average() -> Prediction:
 def both_ends() -> Prediction:
     """Where two levels are exact."""
     frame = lesson.gap_frame(64, spreads=(1.0,))
-    exact = set(frame[frame["gap"] < 1e-9]["block"])
-    rows = [(row.block, f"{row.gap:.3g}") for row in frame.itertuples()]
+    exact = set(frame[frame["nats_from_softmax"] < 1e-9]["block"])
+    rows = [(row.block, f"{row.nats_from_softmax:.3g}") for row in frame.itertuples()]
     answers = {frozenset({1}): "at 1", frozenset({64}): "at 64", frozenset({1, 64}): "at 1 and at 64"}
     return predict(
         "64 unrelated tokens, two levels, groups of 1, 2, 4, ... or 64. At which group size is the map exactly that of "
