@@ -11,7 +11,14 @@ from torch.nn.functional import pad
 
 from comparison import assert_close
 from workbench.attention import hierarchical_self_attention as paper
-from workbench.attention.hierarchical_self_attention import Tree, best_block, energy, hierarchical_attention, kl_gap
+from workbench.attention.hierarchical_self_attention import (
+    Tree,
+    best_block,
+    energy,
+    enough_levels,
+    hierarchical_attention,
+    kl_gap,
+)
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "hierarchical_self_attention.npz")
 TREES = {
@@ -21,6 +28,7 @@ TREES = {
     "chain": [[[0, 1, 2, 3]]],
     "one": [0],
     "flat": [0, 1, 2, 3, 4],
+    "uneven": [[0], [[1, 2, 3, 4, 5, 6, 7], 8, [9, [10, 11]]], [[12, 13]], 14, [15, 16, 17]],
 }
 every_tree = pytest.mark.parametrize("tree", [Tree.from_nested(nested) for nested in TREES.values()], ids=TREES)
 
@@ -40,10 +48,12 @@ def dense(query, key, tree, **options):
     return hierarchical_attention.attention_map(query, key, tree=tree, implementation="reference", **options)
 
 
-def softmax_of(query, key, scale=None, is_causal=False):
+def softmax_of(query, key, scale=None, is_causal=False, self_attend=True):
     scores = query @ key.mT * (query.shape[-1] ** -0.5 if scale is None else scale)
     if is_causal:
         scores = scores.masked_fill(torch.ones_like(scores[0, 0], dtype=torch.bool).triu(1), -math.inf)
+    if not self_attend:
+        scores = scores.masked_fill(torch.eye(scores.shape[-1], dtype=torch.bool), -math.inf)
     return scores.softmax(-1), scores
 
 
@@ -121,6 +131,27 @@ def test_the_value_of_the_theorem(tree, is_causal):
     gap = kl_gap(query, key, tree=tree, is_causal=is_causal)
     assert (tree.tokens * gap - divergence).abs().max() < 1e-10
     assert (gap > -1e-12).all()
+
+
+@pytest.mark.parametrize("name", [name for name in TREES if name != "one"])
+def test_without_seeing_itself(name):
+    """The same theorem, softmax being over the other tokens; a group of one keeps nothing for itself."""
+    tree, options = Tree.from_nested(TREES[name]), {"self_attend": False}
+    query, key, value = normal(tree)
+    found = dense(query, key, tree, **options)
+    flat, _ = softmax_of(query, key, self_attend=False)
+    assert (found.diagonal(dim1=-2, dim2=-1) == 0).all()
+    assert_close(found.sum(-1), torch.ones_like(found[..., 0]), tolerance=1e-13)
+    divergence = torch.where(found > 0, found * (found / flat).log(), 0.0).sum((-2, -1))
+    gap = kl_gap(query, key, tree=tree, **options)
+    assert (tree.tokens * gap - divergence).abs().max() < 1e-10 and (gap > -1e-12).all()
+    inputs = [x.requires_grad_() for x in (query, key, value)]
+    outputs = [run(*inputs, tree=tree, **options) for run in (paper.reference, paper.fast)]
+    assert_close(outputs[1], outputs[0], tolerance=1e-12)
+    for found, expected in zip(*(torch.autograd.grad(output.sum(), inputs) for output in outputs), strict=True):
+        assert_close(found, expected, tolerance=1e-11)
+    if name in ("flat", "chain"):
+        assert_close(outputs[0], flat @ value, tolerance=1e-13)
 
 
 @every_tree
@@ -256,9 +287,33 @@ def test_the_best_block():
         assert costs[best_block(tokens)] <= 1.6 * min(costs.values())
 
 
+def test_enough_levels():
+    assert [enough_levels(tokens, 16) for tokens in (1, 16, 17, 256, 257)] == [1, 1, 2, 2, 3]
+    assert enough_levels(10**9, 2) == 6 and enough_levels(1000, 1) == 1
+    for tokens in (100, 4096, 262144):
+        sizes = paper._family_sizes(tokens, 16, enough_levels(tokens, 16))
+        assert max(children for _, children in sizes) <= 16
+
+
+def test_families_of_one_depth_are_padded_to_less_than_twice_their_size():
+    tree = Tree.from_nested([list(range(100)), [100, 101], [102, 103, 104], 105])
+    (root,), groups = (level.groups for level in tree.levels(torch.device("cpu")))
+    assert root.slot.shape == (1, 4) and [tuple(group.slot.shape) for group in groups] == [(2, 3), (1, 100)]
+
+
+def test_a_tree_in_low_precision():
+    tree = Tree.from_nested(TREES["uneven"])
+    inputs = [x.bfloat16() for x in normal(tree, width=16)]
+    truth = paper.reference(*(x.double() for x in inputs), tree=tree)
+    ordinary = paper.reference(*inputs, tree=tree)
+    assert_close(paper.fast(*inputs, tree=tree), truth, ordinary=ordinary)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
+        (lambda: hierarchical_attention(*normal(Tree.uniform(5, 2)), self_attend=False, is_causal=True), "causal mask"),
+        (lambda: hierarchical_attention(*normal(Tree.from_nested([0])), self_attend=False), "a single token"),
         (lambda: Tree.from_nested([1, 0]), "1 stands where 0 belongs"),
         (lambda: Tree.from_nested([0, []]), "empty list"),
         (lambda: Tree.uniform(0, 4), "tokens of at least 1, not 0"),

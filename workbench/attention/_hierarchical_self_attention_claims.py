@@ -77,7 +77,7 @@ CLAIMS = (
     ),
 )
 
-_LENGTHS = (1024, 4096, 16384, 65536, 262144)
+_LENGTHS = (1024, 2048, 4096, 8192, 16384, 65536, 262144)
 _SHAPE = {"batch": 1, "heads": 16, "head_dim": 64}
 
 RECORDINGS = (
@@ -87,7 +87,7 @@ RECORDINGS = (
         sizes=_LENGTHS,
         shape=_SHAPE,
         options={"block": 64, "levels": 3},
-        implementations=("fast",),
+        implementations=("fast", "batched_products"),
     ),
     Recording(
         group="groups of 32, two levels",
@@ -100,14 +100,14 @@ RECORDINGS = (
     Recording(
         group="softmax attention, to compare with",
         methods=("flash_attention_2",),
-        sizes=(1024, 4096, 16384, 65536),
+        sizes=_LENGTHS[:-1],
         shape=_SHAPE,
-        implementations=("fast", "sdpa_cudnn"),
+        implementations=("fast", "sdpa_flash", "sdpa_cudnn"),
     ),
     Recording(
         group="the equations, family by family",
         methods=("hierarchical_attention",),
-        sizes=(1024,),
+        sizes=(1024, 16384),
         shape=_SHAPE,
         options={"block": 64, "levels": 3},
         implementations=("reference", "fast"),

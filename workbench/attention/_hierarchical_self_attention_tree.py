@@ -5,27 +5,39 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import torch
 from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Level:
-    """The families at one depth, side by side: F families of at most c children, and the n nodes that these are.
+class Group:
+    """F families of one depth that have about as many children, c at most: c is less than twice what any of them has.
 
-    slot      (F, c) which of the n nodes a child is; 0 where a family has fewer
-    present   (F, c) whether there is a child
+    slot      (F, c) which node of the level a child is; 0 where a family has fewer
+    places    of the F * c places those that hold a child
     count     (F, c) how many leaves are below it, 0 where there is no child
-    leaves    the tokens among the n nodes, in order; the other nodes are the families of the next level, in order
-    order     (n,) puts the leaves, followed by those families, into the order of the n nodes
     """
 
     slot: Tensor
-    present: Tensor
+    places: Tensor
     count: Tensor
+
+
+@dataclass(frozen=True)
+class Level:
+    """The families at one depth, a group after the other, and the n nodes that their children are.
+
+    leaves    the tokens among the n nodes; the other nodes are the families of the next level
+    order     (n,) puts the leaves, followed by those families, into the order of the n nodes
+    back      (n,) puts them back
+    """
+
+    groups: tuple[Group, ...]
     leaves: Tensor
     order: Tensor
+    back: Tensor
 
 
 @dataclass(frozen=True)
@@ -175,31 +187,35 @@ class Tree:
     @functools.lru_cache(maxsize=64)  # noqa: B019 - trees are small, few and immutable
     def levels(self, device: torch.device) -> tuple[Level, ...]:
         """The families of every depth, from the root down, as index tensors on ``device``."""
-        by_depth: dict[int, list[int]] = {}
+        by_depth: list[list[int]] = [[] for _ in range(max(self.depth))]
         for node, _ in self.families():
-            by_depth.setdefault(self.depth[node], []).append(node)
-        return tuple(self._level(by_depth[depth], device) for depth in sorted(by_depth))
+            by_depth[self.depth[node]].append(node)
+        for families in by_depth:
+            families.sort(key=lambda node: len(self.children[node]).bit_length())
+        return tuple(self._level(*pair, device) for pair in zip(by_depth, [*by_depth[1:], []], strict=True))
 
-    def _level(self, families: list[int], device: torch.device) -> Level:
-        below = [self.children[node] for node in families]
-        width = max(map(len, below))
-        starts = torch.tensor([0, *map(len, below)]).cumsum(0)
-        nodes = [node for each in below for node in each]
-        index = torch.arange(width)
-        present = index < torch.tensor([len(each) for each in below])[:, None]
-        slot = torch.where(present, starts[:-1, None] + index, 0)
-        counts = torch.tensor([self.leaves_below(node) for node in nodes])
-        is_leaf = torch.tensor([not self.children[node] for node in nodes])
-        order = torch.empty(len(nodes), dtype=torch.int64)
-        order[torch.cat([is_leaf.nonzero()[:, 0], (~is_leaf).nonzero()[:, 0]])] = torch.arange(len(nodes))
-        tensors = {
-            "slot": slot,
-            "present": present,
-            "count": torch.where(present, counts[slot], 0),
-            "leaves": torch.tensor([self.first[node] for node in nodes])[is_leaf],
-            "order": order,
-        }
-        return Level(**{name: tensor.to(device) for name, tensor in tensors.items()})
+    def _level(self, families: list[int], below: list[int], device: torch.device) -> Level:
+        """``below`` are the families of the next level, in their order."""
+        groups, nodes = [], []
+        for _, alike in groupby(families, key=lambda node: len(self.children[node]).bit_length()):
+            children = [self.children[node] for node in alike]
+            width = max(map(len, children))
+            starts = torch.tensor([0, *map(len, children)]).cumsum(0)
+            index = torch.arange(width)
+            present = index < torch.tensor([len(each) for each in children])[:, None]
+            flat = [child for each in children for child in each]
+            counts = torch.tensor([self.leaves_below(child) for child in flat])
+            slot = torch.where(present, starts[:-1, None] + index, 0)
+            count = torch.where(present, counts[slot], 0)
+            slot = torch.where(present, slot + len(nodes), 0)
+            places = present.flatten().nonzero()[:, 0]
+            groups.append(Group(slot.to(device), places.to(device), count.to(device)))
+            nodes += flat
+        leaves = [node for node in nodes if not self.children[node]]
+        rank = {node: place for place, node in enumerate([*leaves, *below])}
+        order = torch.tensor([rank[node] for node in nodes])
+        tokens = torch.tensor([self.first[node] for node in leaves], dtype=torch.int64)
+        return Level(tuple(groups), tokens.to(device), order.to(device), order.argsort().to(device))
 
 
 def _positive(**numbers: int) -> None:

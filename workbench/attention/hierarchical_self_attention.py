@@ -27,6 +27,11 @@ paper                           here                    shape
 With layer-normalised queries and keys the paper's squared distances are these scores up to a constant that cancels.
 For other queries and keys (a pretrained model's) the theorem holds for the dot products used here. Positions are
 expected inside query and key; the paper's separate embedding of sibling positions is not part of this function.
+
+What it costs, on the balanced tree with families of g = ``block``: two levels take 4 N g d + 4 (N / g)^2 d FLOPs a
+head. That is O(N^(4/3) d) when g grows as (2 N)^(1/3) (``best_block``); when g stays it is in the end quadratic, with
+1/g^2 of softmax's constant. With g fixed and as many levels as it takes (``enough_levels``) it is O(N g d). One level
+is softmax attention.
 """
 
 import math
@@ -37,12 +42,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from workbench.attention._hierarchical_self_attention_claims import CLAIMS, RECORDINGS
-from workbench.attention._hierarchical_self_attention_levels import attend_by_levels
+from workbench.attention._hierarchical_self_attention_levels import HIDDEN, attend_by_levels
+from workbench.attention._hierarchical_self_attention_products import batched_products, why_not_products
 from workbench.attention._hierarchical_self_attention_tree import Level, Tree
 from workbench.attention._inputs import Causal, KeyOrValue, Output, Query, example
 from workbench.attention._inputs import prepare as with_repeated_heads
 from workbench.controls import Range
-from workbench.paper import Cost, Method, Paper
+from workbench.paper import Baseline, Cost, Method, Paper
 
 __all__ = [
     "PAPER",
@@ -50,12 +56,14 @@ __all__ = [
     "Tree",
     "best_block",
     "energy",
+    "enough_levels",
     "hierarchical_attention",
     "kl_gap",
 ]
 
 Block = Annotated[int, Range(1, 1024, log=True), "Children of every family of the balanced tree."]
 Levels = Annotated[int, Range(1, 6), "Families between the root and a token: 1 is softmax attention, 2 has groups."]
+SelfAttend = Annotated[bool, "Whether a token sees itself; without, one level is softmax over the others."]
 Energy = Float[Tensor, "batch heads"]
 
 
@@ -72,44 +80,49 @@ def reference(
     tree: Tree | None = None,
     block: Block = 16,
     levels: Levels = 2,
+    self_attend: SelfAttend = True,
 ) -> Output:
     """Hierarchical attention on any tree, by the dynamic programme: energies up, shares down.
 
     query (batch, heads, tokens, head_dim), key, value (batch, kv_heads, tokens, head_dim). ``tree`` has the tokens as
     its leaves; None: the balanced tree of ``block`` and ``levels``, whose last groups may be smaller. With
-    ``is_causal`` siblings see only those to their left (our extension; the same proof holds). Any floating dtype.
-    Raises ``ValueError`` for what does not fit together. O(M b^2 d) operations for M families of b children.
+    ``is_causal`` siblings see only those to their left (our extension; the same proof holds). Without ``self_attend``
+    no token sees itself: then it takes two tokens, and no causal mask. Any floating dtype. Raises ``ValueError`` for
+    what does not fit together. O(M b^2 d) operations for M families of b children.
     """
     query, key, value, scale = square(query, key, value, scale)
     tree = tree_of(query.shape[-2], tree, block, levels)
-    inside, weights = upward(query, key, tree, scale, is_causal)
+    check_visible(tree.tokens, is_causal, self_attend)
+    inside, weights = upward(query, key, tree, scale, is_causal, self_attend)
     below = {0: (torch.zeros_like(value[..., :1, :]), torch.ones_like(value[..., :1, :1]))}
     outputs = [value] * tree.tokens
     for node, children in tree.families():  # parents first (Algorithm 3)
         gathered, kept = below.pop(node)
         diagonal = weights[node].diagonal(dim1=-2, dim2=-1)[..., None]
         outside = weights[node] - torch.diag_embed(diagonal[..., 0])
-        gathered = gathered + kept * (outside @ means(value, tree, children))
+        values = means(value, tree, children)
+        gathered = gathered + kept * (outside @ values)
         kept = kept * diagonal
-        for place, child in enumerate(children):
-            share = gathered[..., place : place + 1, :], kept[..., place : place + 1, :]
+        ends = gathered + kept * values  # of the children that are leaves
+        for child, *share, end in zip(children, *(x.split(1, dim=-2) for x in (gathered, kept, ends)), strict=True):
             if tree.children[child]:
                 below[child] = share
             else:
-                token = tree.first[child]
-                outputs[token] = share[0] + share[1] * value[..., token : token + 1, :]
+                outputs[tree.first[child]] = end
     return torch.cat(outputs, dim=-2)
 
 
 def upward(
-    query: Query, key: KeyOrValue, tree: Tree, scale: float, is_causal: bool = False
+    query: Query, key: KeyOrValue, tree: Tree, scale: float, is_causal: bool = False, self_attend: bool = True
 ) -> tuple[dict[int, Energy], dict[int, Float[Tensor, "batch heads children children"]]]:
     """Eq. 8, from the leaves up: -phi of every node, and the row-stochastic weights inside every family.
 
     In the weights of a family the diagonal is mu (what stays inside), the rest |C| delta (what goes to sibling C).
     """
     own = (query * key).sum(-1) * scale  # a leaf's energy: the token may look at itself
-    inside = {node: own[..., tree.first[node]] for node, below in enumerate(tree.children) if not below}
+    own = own if self_attend else torch.full_like(own, HIDDEN)
+    leaves = (node for node, below in enumerate(tree.children) if not below)
+    inside = dict(zip(leaves, own.unbind(-1), strict=True))
     weights = {}
     for node, children in reversed(list(tree.families())):  # children first (Algorithms 1 and 2)
         count = torch.tensor([tree.leaves_below(child) for child in children]).to(query)
@@ -125,8 +138,10 @@ def upward(
 
 
 def means(x: Float[Tensor, "batch heads tokens width"], tree: Tree, nodes: tuple[int, ...]) -> Tensor:
-    """rho of each node: the mean of x over its leaves, (batch, heads, nodes, width)."""
-    return torch.stack([x[..., tree.first[node] : tree.last[node], :].mean(-2) for node in nodes], dim=-2)
+    """rho of siblings: the mean of x over the leaves of each, (batch, heads, nodes, width)."""
+    rows = x[..., tree.first[nodes[0]] : tree.last[nodes[-1]], :]  # siblings are neighbours
+    count = [tree.leaves_below(node) for node in nodes]
+    return rows if max(count) == 1 else torch.stack([each.mean(-2) for each in rows.split(count, dim=-2)], dim=-2)
 
 
 # --- what it optimises ------------------------------------------------------------------------------------------------
@@ -141,11 +156,13 @@ def energy(
     tree: Tree | None = None,
     block: int = 16,
     levels: int = 2,
+    self_attend: bool = True,
 ) -> Energy:
     """phi(R), the energy of the root (batch, heads). Its gradient is the attention map: N dphi/ds_ij = -theta_ij."""
     query, key, _, scale = square(query, key, key, scale)
     tree = tree_of(query.shape[-2], tree, block, levels)
-    return -upward(query, key, tree, scale, is_causal)[0][0]
+    check_visible(tree.tokens, is_causal, self_attend)
+    return -upward(query, key, tree, scale, is_causal, self_attend)[0][0]
 
 
 def kl_gap(query: Query, key: KeyOrValue, **options: object) -> Energy:
@@ -157,6 +174,8 @@ def kl_gap(query: Query, key: KeyOrValue, **options: object) -> Energy:
     scores = query @ key.mT * scale
     if options.get("is_causal"):
         scores = scores.masked_fill(torch.ones_like(scores[0, 0], dtype=torch.bool).triu(1), -math.inf)
+    if not options.get("self_attend", True):
+        scores = scores.masked_fill(torch.eye(query.shape[-2], dtype=torch.bool, device=query.device), -math.inf)
     return energy(query, key, **options) + scores.logsumexp(-1).mean(-1)
 
 
@@ -166,6 +185,17 @@ def best_block(tokens: int) -> int:
     Groups of g cost 4 N g d operations inside and 4 (N / g)^2 d between them, so O(N^(4/3) d) at the best g.
     """
     return 2 ** max(0, int(math.log2(max(1.0, (2 * tokens) ** (1 / 3)) + 1e-9)))
+
+
+def enough_levels(tokens: int, block: int) -> int:
+    """How many levels it takes for no family to have more than ``block`` children; 6, the most there are, at most.
+
+    With so many the cost is O(N block d). ``block`` of 1 makes a flat tree, whatever the levels: 1.
+    """
+    levels = 1
+    while block > 1 and block**levels < tokens and levels < 6:
+        levels += 1
+    return levels
 
 
 # --- fast -------------------------------------------------------------------------------------------------------------
@@ -181,20 +211,25 @@ def fast(
     tree: Tree | None = None,
     block: Block = 16,
     levels: Levels = 2,
+    self_attend: SelfAttend = True,
 ) -> Output:
     """The same function, made to pay off. Arguments and errors as ``reference``.
 
-    The balanced tree: on CUDA two Triton kernels a level, which read their rows once; on a CPU, and for the backward
-    pass, batched matrix products; only the inputs are kept for it. Any other tree: all families of one depth at once.
-    Memory a head: O(N d / b) in the kernels, O(N b) in batched products.
+    The balanced tree: on CUDA one Triton kernel a level, which reads its rows once, and one that brings the levels
+    together; for the backward pass it keeps the output, 4 bytes a token and the nodes above the leaves. On a CPU it is
+    batched matrix products with a backward pass of their own, which keeps the inputs only. Any other tree: all families
+    of one depth and about one size at once, in float32 at least. Memory a head beside input and output: O(N d / b) in
+    the kernels, O(N b) in batched products.
     """
     query, key, value, scale = square(query, key, value, scale)
+    check_visible(query.shape[-2], is_causal, self_attend)
     if tree is None:
         from workbench_kernels.hierarchical import hierarchical_attention as kernel
 
-        return kernel(query, key, value, scale=scale, is_causal=is_causal, block=block, levels=levels)
+        shape = {"block": block, "levels": levels, "is_causal": is_causal, "self_attend": self_attend}
+        return kernel(query, key, value, scale=scale, **shape)
     tree = tree_of(query.shape[-2], tree, block, levels)
-    return attend_by_levels(query, key, value, tree.levels(query.device), scale, is_causal)
+    return attend_by_levels(query, key, value, tree.levels(query.device), scale, is_causal, self_attend)
 
 
 def why_not_fast(query: Tensor, key: Tensor, value: Tensor, **options: object) -> list[str]:
@@ -220,6 +255,13 @@ def square(query: Tensor, key: Tensor, value: Tensor, scale: float | None) -> tu
             f"{key.shape[-2]} and {query.shape[-2]}."
         )
     return query, key, value, scale
+
+
+def check_visible(tokens: int, is_causal: bool, self_attend: bool) -> None:
+    """Raise ``ValueError`` where a token would see nothing."""
+    if not self_attend and (is_causal or tokens < 2):
+        reason = "with a causal mask the first token" if is_causal else "a single token"
+        raise ValueError(f"With self_attend = False {reason} sees nothing: let tokens see themselves.")
 
 
 def tree_of(tokens: int, tree: Tree | None, block: int, levels: int) -> Tree:
@@ -269,8 +311,10 @@ def workspace(implementation: str, query: Tensor, key: Tensor, value: Tensor, **
         sizes = [(1, len(children)) for _, children in tree.families()]
     pairs = sum(families * children**2 for families, children in sizes)
     nodes = sum(families * children for families, children in sizes)
-    if implementation == "fast" and query.is_cuda and tree is None and options.get("block", 16) <= 128:
-        return batch * heads * ((nodes - tokens) * (4 * width * query.element_size() + 12) + 4 * tokens)
+    if implementation == "fast" and query.is_cuda and tree is None:
+        repeated = 0 if heads == key.shape[1] else 2 * query.nbytes
+        of_node = width * (3 * query.element_size() + 4) + 12
+        return repeated + batch * heads * ((nodes - tokens) * of_node + 4 * tokens)
     if implementation == "reference":  # one family at a time; weights and outputs stay
         widest = max(children for _, children in sizes)
         return batch * heads * (pairs + 4 * widest * (widest + width) + nodes * (width + 8)) * query.element_size()
@@ -289,6 +333,7 @@ hierarchical_attention = Method(
     cost=cost,
     workspace=workspace,
     tolerance={"float64": 1e-12, "float32": 1e-5},
+    baselines={"batched_products": Baseline(batched_products, why_not_products)},
     shows_map=True,
 )
 
