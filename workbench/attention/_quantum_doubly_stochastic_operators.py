@@ -12,6 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from workbench_kernels.operators import operator
+
 Scores = Float[Tensor, "*batch tokens tokens"]
 Marginal = Float[Tensor, "*batch tokens"]
 Errors = Float[Tensor, "*batch"]
@@ -147,9 +149,7 @@ def gaussian_noise(shape: torch.Size, seed: int, device: torch.device) -> Tensor
 
     A counter is hashed to two uniform numbers, and these go through Box and Muller's formula.
     """
-    # Counted by summing ones: a compiler would take an index for a 32-bit number, and the constants are longer.
-    counter = torch.ones(2 * math.prod(shape), dtype=torch.int64, device=device).cumsum(0)
-    counter = counter + ((seed + 1) * 0x51_7CC1_B727 - 1)
+    counter = torch.arange(2 * math.prod(shape), device=device) + (seed + 1) * 0x51_7CC1_B727
     for multiplier, shift in ((-0x40A7_B892_E31B_1A47, 30), (-0x6B2F_B644_ECCE_EE15, 27), (0x1CE4_E5B9_BF58_476D, 31)):
         counter = (counter ^ ((counter >> shift) & ((1 << (64 - shift)) - 1))) * multiplier
     uniform = ((counter >> 11) & ((1 << 53) - 1)).double() / 2**53
@@ -157,10 +157,23 @@ def gaussian_noise(shape: torch.Size, seed: int, device: torch.device) -> Tensor
     return torch.sqrt(-2 * torch.log1p(-radius)) * torch.cos(2 * math.pi * angle)
 
 
+def _noise_of(scores: Tensor, seed: int) -> Tensor:
+    return gaussian_noise(scores.shape, seed, scores.device)
+
+
+# An operator, since a compiler takes a counter for a 32-bit number, and the constants of the hash are longer.
+_noise_like = operator("gaussian_noise", cuda=_noise_of, cpu=_noise_of)
+
+
+@torch.library.register_fake("workbench::gaussian_noise")
+def _(scores: Tensor, seed: int) -> Tensor:
+    return scores.new_empty(scores.shape, dtype=torch.float64)
+
+
 def jittered(scores: Scores, jitter: float, seed: int) -> Scores:
     """Scores in at least float32 with noise of that scale on them; each matrix gets its own."""
     scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
-    return scores + (jitter * gaussian_noise(scores.shape, seed, scores.device)).to(scores.dtype) if jitter else scores
+    return scores + (jitter * _noise_like(scores.detach(), seed)).to(scores.dtype) if jitter else scores
 
 
 def qr(scores: Scores, *, jitter: float = 1e-7, seed: int = 0) -> Scores:
