@@ -84,7 +84,7 @@ def test_a_forecast_of_higher_order_errs_less():
 
 
 def test_turning_a_knob_is_drawn_and_written_into_the_link(page):
-    page.open({"slug": "flash_attention_2", "method": "flash_attention_2"})
+    page.open({"slug": "flash_attention_2"})
     finished(page)
     before = page.picture.y
     page.act("option.is_causal", True)
@@ -94,8 +94,7 @@ def test_turning_a_knob_is_drawn_and_written_into_the_link(page):
     page.act("shape.heads", 0)
     finished(page)
     assert page.parameters() == {
-        "slug": "flash_attention_2", "method": "flash_attention_2", "option.is_causal": "True", "shape.heads": "1",
-        "size": "16",
+        "slug": "flash_attention_2", "option.is_causal": "True", "shape.heads": "1", "size": "16"
     }  # fmt: skip
     assert "option.is_causal=True" in page.look.cost.object and "b.attention.is_causal=True" in page.look.cost.object
     other = PapersState()
@@ -107,7 +106,7 @@ def test_turning_a_knob_is_drawn_and_written_into_the_link(page):
 
 
 def test_another_method_starts_at_its_defaults(page):
-    page.open({"slug": "quantum_doubly_stochastic", "option.iterations": "9"})
+    page.open({"slug": "quantum_doubly_stochastic", "method": "sinkhorn_attention", "option.iterations": "9"})
     page.act("method", "qontot_attention")
     finished(page)
     assert page.state.options == {} and page.state.size == 16
@@ -124,7 +123,7 @@ def test_knobs_that_do_not_fit_together_get_a_sentence(page):
 @pytest.mark.parametrize("link", [
     {"slug": "polycom", "method": "softmax_attention"}, {"slug": "polycom", "size": "17"}, {"slug": "nothing"},
     {"slug": "polycom", "group": "x", "direction": "sideways", "figure": "beauty"},
-    {"slug": "quantum_doubly_stochastic", "option.iterations": "-1"},
+    {"slug": "quantum_doubly_stochastic", "option.layers": "-1"},
 ])  # fmt: skip
 def test_a_broken_link_is_told(link):
     assert PapersState().read(link)
@@ -132,7 +131,8 @@ def test_a_broken_link_is_told(link):
 
 def test_links_lead_to_views_that_are_there():
     for method in catalog.methods().values():
-        for link in papers_text.links(method, Request(method.name, 64)):
+        options = {"block": 4} if "block" in method.knobs else {}
+        for link in papers_text.links(method, Request(method.name, 64, options)):
             view = state.split(link.split('"')[1].replace("&amp;", "&"))
             if view["page"] == "inspect":
                 shown = InspectState()
@@ -152,6 +152,17 @@ def test_claims_stand_beside_the_papers_number_by_scale():
     assert cells[2].index("0.5 times") < cells[2].index("2.1 times") and "2.0 times" in cells[2]
     assert "class='bad'" in cells[2] and "class='good'" in cells[2]
     assert cells[3].count("not measured yet") == 2
+
+
+def test_sampling_runs_are_a_table_with_their_machine():
+    row = {"caching": "taylorseer", "steps": 50, "interval": 5.0, "order": 1.0, "threshold": float("nan"),
+           "status": "ok", "full_steps": 11.0, "cache_bytes": 2**20, "median_ms": 100.0, "speed_up": 4.2,
+           "of_ideal": 0.93}  # fmt: skip
+    table = pd.DataFrame([row, row | {"status": "wrong", "caching": "broken"}])
+    table.attrs["provenance"] = {"device": "NVIDIA H200"}
+    words = papers_text.sampling_runs(table)
+    assert "interval 5, order 1" in words and "×4.20" in words and "93 %" in words and "NVIDIA H200" in words
+    assert "broken" not in words and "nan" not in words
 
 
 def test_recorded_rows_are_drawn_dashed_with_their_machine(page):

@@ -18,7 +18,7 @@ from workbench.tasks import images
 if TYPE_CHECKING:
     from workbench.dashboard.inspect_state import InspectState
 
-SHOWN = 40  # images side by side; the slider reaches the others
+SHOWN = 38  # images side by side; the slider reaches the others
 NAMES = {"digits": "digits, 8 × 8", "fashion_mnist": "clothes (Fashion-MNIST), 28 × 28"}
 
 
@@ -61,12 +61,14 @@ class ImageView:
             self.gallery.show(data.test[:SHOWN, 0].numpy(), labels, self.chosen.image)
         self.choice.visible = self.patches.visible = shown
 
-    def maps(self, weights: Mapping[str, np.ndarray], highs: Mapping[str, float]) -> None:
+    def maps(self, weights: Mapping[str, np.ndarray]) -> None:
         """Where the framed patch looks, over the image, on both sides."""
         image = images.load(self.chosen.collection).test[self.chosen.image, 0].numpy()
         patch = self.chosen.patch
+        shared = max(float(each[patch].max()) for each in weights.values()) if weights else 1.0
         for side, each in weights.items():
-            row, high = each[patch], float(each[patch].max()) if self.chosen.scales == "own" else highs[side]
+            row = each[patch]
+            high = float(row.max()) if self.chosen.scales == "own" else shared
             if not self._is_new(side, self.chosen.collection, self.chosen.image, patch, high, row.tobytes()):
                 continue
             if not settled(self.pictures[side]):

@@ -138,7 +138,7 @@ class InspectView:
                 shown.title.text = title
         both = set(found) == set(SIDES) and found["a"].tokens == found["b"].tokens
         if self.chosen.source == "image":
-            self.image.maps(weights, highs)
+            self.image.maps(weights)
             names = found["a"].tokens if both else []
             words = inspect_words.where_a_patch_looks(weights, names, self.chosen.patch) if both else ""
         else:

@@ -147,9 +147,10 @@ class PapersState(param.Parameterized):
 
 
 def first_of(slug: str) -> str:
-    """The method that a paper's page opens with: the first one that a toggle offers."""
+    """The method that a paper's page opens with: the one that is named like it, or the last one of a toggle."""
     methods = catalog.paper(slug).methods
-    return next((method.name for method in methods if method.toggle), methods[0].name)
+    names = [method.name for method in methods if method.toggle] or [methods[0].name]
+    return slug if slug in names else names[-1]
 
 
 def directions_of(slug: str, group: str) -> list[str]:
@@ -190,7 +191,8 @@ class PapersPage(Page):
             self.look.gallery(papers_text.gallery(catalog.papers()))
         elif self.state.slug != self.shown:
             paper = catalog.paper(self.state.slug)
-            self.look.paper(paper, claims.table(paper.slug), recorded(paper.slug) is not None)
+            runs = measure.recorded_sampling() if any(each.toggle == "caching" for each in paper.methods) else None
+            self.look.paper(paper, claims.table(paper.slug), recorded(paper.slug) is not None, runs)
         self.shown = self.state.slug
         self._update()
         return wrong

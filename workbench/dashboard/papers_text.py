@@ -12,8 +12,9 @@ from typing import Any
 
 import pandas as pd
 
+from workbench import measure
 from workbench.controls import Knob
-from workbench.dashboard import measuring, shell, state, toggles
+from workbench.dashboard import measuring, seeing, shell, state, toggles
 from workbench.dashboard.exploring import Arithmetic, Request
 from workbench.measure.memory import in_words
 from workbench.paper import Method, Paper
@@ -75,16 +76,18 @@ def arithmetic(told: Arithmetic | None, request: Request, method: Method) -> str
 
 def links(method: Method, request: Request) -> list[str]:
     """Where to see a method at work, at the values that are set."""
-    measure = {f"option.{name}": str(value) for name, value in request.options.items()}
-    measure |= {f"shape.{name}": str(value) for name, value in request.shape.items()}
-    found = [_view("Measure it", page="measure", **_measured(method), **measure)]
+    values = {f"option.{name}": str(value) for name, value in request.options.items()}
+    values |= {f"shape.{name}": str(value) for name, value in request.shape.items()}
+    found = [_view("Measure it", page="measure", **_measured(method), **values)]
     if method.toggle is None or method.branches > 1:
         return found
     chosen = {f"b.{method.toggle}": method.name}
     if method.toggle != "activation":
         chosen |= {f"b.{method.toggle}.{name}": str(value) for name, value in request.options.items()}
+    own = {"b.hierarchy.tree": "windows"} if set(request.options) & set(seeing.OF_WINDOWS) else {}
     words = {"inspect": "Inspect it as B", "train": "Train with it as B", "generate": "Generate with it as B"}
-    return [_view(words[page], page=page, **chosen) for page in PAGES[method.toggle]] + found
+    extra = {"inspect": own}
+    return [_view(words[page], page=page, **chosen, **extra.get(page, {})) for page in PAGES[method.toggle]] + found
 
 
 def claims(table: pd.DataFrame) -> str:
@@ -112,6 +115,29 @@ def _measurement(rows: pd.DataFrame) -> str:
         f"{escape(row.measured)} <span class='{LOOKS.get(row.verdict, '')}'>{escape(row.verdict)}</span>"
         f"<br><small>{escape(row.source)}</small>"
         for row in rows[::-1].itertuples()
+    )
+
+
+def sampling_runs(table: pd.DataFrame) -> str:
+    """Whole sampling runs of a diffusion transformer, recorded on a GPU."""
+    heads = ("cache", "knobs", "steps", "network calls", "time", "faster", "of what the calls allow", "cache memory")
+    knobs = ("interval", "order", "first_full", "weights", "threshold", "warmup", "order_first", "order_last", "scope")
+    rows = []
+    for row in table[table["status"] == "ok"].to_dict("records"):
+        given = {name: row[name] for name in knobs if name in row and not pd.isna(row[name])}
+        cells = (
+            row["caching"].replace("_", " "),
+            ", ".join(f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
+                      for name, value in given.items()),
+            f"{row['steps']}", f"{row['full_steps']:.3g}", f"{row['median_ms']:,.1f} ms", f"×{row['speed_up']:.2f}",
+            f"{100 * row['of_ideal']:.0f} %", in_words(int(row["cache_bytes"])),
+        )  # fmt: skip
+        rows.append("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>")
+    machine = escape(measure.machine_line(table.attrs["provenance"]))
+    head = "".join(f"<th>{each}</th>" for each in heads)
+    return (
+        "<h2>Whole runs of DiT-XL/2, recorded on a GPU</h2>"
+        f"<div class='table'><table><tr>{head}</tr>{''.join(rows)}</table></div><p class='small'>{machine}</p>"
     )
 
 

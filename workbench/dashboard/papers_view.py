@@ -39,8 +39,8 @@ class PapersView:
         retext(self.head, words)
         self.layout[:] = [self.head]
 
-    def paper(self, paper: Paper, table: pd.DataFrame, recorded: bool) -> None:
-        """Another paper: everything of it that does not change when a knob is turned."""
+    def paper(self, paper: Paper, table: pd.DataFrame, recorded: bool, runs: pd.DataFrame | None) -> None:
+        """Another paper: everything of it that does not change when a knob is turned. ``runs`` are sampling runs."""
         retext(self.head, papers_text.head(paper))
         retext(self.claims, papers_text.claims(table))
         retext(self.methods, papers_text.method_details(paper))
@@ -50,6 +50,8 @@ class PapersView:
             [self.choice, stack(self.curves, look="sheet")] if recorded
             else [text("<p class='small'>Nothing was recorded on a GPU for this paper yet.</p>")]
         )  # fmt: skip
+        if runs is not None:
+            figures.append(text(papers_text.sampling_runs(runs)))
         self.layout[:] = [
             self.head,
             text("<h2>Turn its knobs</h2>"),
