@@ -25,6 +25,7 @@ except ImportError:  # macOS and Windows have no Triton; `why_not` says so
     triton = None
 
 LOG2_E = math.log2(math.e)
+FEWEST_KEYS = 16  # with fewer, PyTorch's CPU kernel drops a NaN from the maximum and answers it with zeros
 
 
 def why_not(dtype: torch.dtype, head_dim: int) -> list[str]:
@@ -62,9 +63,13 @@ def hierarchical_attention(
     ``why_not`` names.
     """
     settings = (scale, block, levels, is_causal, self_attend)
+    is_softmax = len(level_sizes(query.shape[2], block, levels)) == 1 and self_attend  # a flat tree
     if not query.is_cuda:
+        if is_softmax and query.shape[2] >= FEWEST_KEYS:
+            attend = torch.nn.functional.scaled_dot_product_attention
+            return attend(query, key, value, is_causal=is_causal, scale=scale)
         return hierarchical_levels(query, key, value, *settings)
-    if len(level_sizes(query.shape[2], block, levels)) == 1 and self_attend and scale > 0:  # a flat tree: softmax
+    if is_softmax and scale > 0:
         return flash_attention(query, key, value, scale=scale, is_causal=is_causal)[0]
     if reasons := why_not(query.dtype, query.shape[-1]):
         raise ValueError(" ".join(reasons))
@@ -232,6 +237,9 @@ def _common(query: Tensor) -> dict:
     return {"WIDTH": width, "BLOCK_D": max(16, triton.next_power_of_2(width))}
 
 
+PACKED = 64  # rows of a tile in which several small families come together
+STREAMED = 4096  # numbers that a program of the kernels which only stream takes at a time
+
 # Children of a family that one program holds, by padded head_dim; the kernels for longer families take tiles of that
 # many rows and columns.
 _MOST = {
@@ -251,7 +259,7 @@ def _choice(table: dict, kernel: str, query: Tensor):
 def _packed(query: Tensor, size: int, most: int) -> dict[str, int]:
     """How many families of ``size`` children share a program, and the rows of each: few children come together."""
     rows = triton.next_power_of_2(size)
-    together = max(1, min(64, most) // rows)
+    together = max(1, min(PACKED, most) // rows)
     return {"FAMILIES": together, "SIZE": max(rows, 16 // together)}
 
 
@@ -291,8 +299,8 @@ def _backward_launch(query: Tensor, place: dict[str, int]):
 
 
 def _whole_rows(query: Tensor, size: int) -> dict[str, int]:
-    """Families and rows of each for the kernels that only stream: some 4096 numbers a program."""
+    """Families, and rows of each, for the kernels that only stream."""
     common = _common(query)
-    rows = max(1, 4096 // common["BLOCK_D"])
+    rows = max(1, STREAMED // common["BLOCK_D"])
     each = min(rows, triton.next_power_of_2(size))
     return {"FAMILIES": rows // each, "ROWS": each, **common, "num_warps": 4}

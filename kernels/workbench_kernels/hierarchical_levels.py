@@ -1,12 +1,14 @@
 """Hierarchical attention over the balanced tree as batched matrix products, a few a level: the CPU's way, and what the
 Triton kernels are measured against.
 
-``hierarchical_levels`` is the function; it runs on every device, and keeps only its inputs for the backward pass.
+``hierarchical_levels`` is the function; it runs on every device, and keeps only its inputs for the backward pass. It
+works on as many matrices (heads of batch elements) at a time as a budget of memory allows, one at least.
 
 A level is a stack of families of c children; the last family may have fewer and is padded with children of no leaves,
 which nobody sees. Matrix products are in the inputs' dtype, softmax and sums in float32 or float64.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +17,9 @@ from torch import Tensor
 from workbench_kernels.operators import operator
 from workbench_kernels.tiles import arithmetic
 
+# Bytes that the forward pass may take for the matrices that it works on together: what a CPU's caches hold of it
+# decides its speed, a GPU wants much work at once.
+BUDGET = {"cpu": 64 * 2**20, "cuda": 4 * 2**30}
 HIDDEN = -1.0e30  # a score that gets no attention; finite, so that a row of nothing else is no NaN
 
 
@@ -54,15 +59,49 @@ def hierarchical_levels(
 ) -> Tensor:
     """The output (batch, heads, tokens, head_dim), differentiable once. Any floating dtype, any device.
 
-    Memory: the weights of all families, N b numbers a head among the leaves.
+    Memory: ``bytes_at_a_time``, for the weights of all families of a few heads; twice that for the backward pass.
     """
     return _operator(query, key, value, scale, block, levels, is_causal, self_attend)
+
+
+def bytes_at_a_time(query: Tensor, block: int, levels: int, budget: int) -> int:
+    """What the forward pass takes beside inputs and output, an upper bound."""
+    matrices = query.shape[0] * query.shape[1]
+    return min(matrices, _matrices_at_a_time(query, block, levels, budget)) * _bytes_of_one(query, block, levels)
+
+
+def _bytes_of_one(query: Tensor, block: int, levels: int) -> int:
+    *below, root = level_sizes(query.shape[-2], block, levels)
+    pairs = sum(-(-nodes // block) * block**2 for nodes in below) + root**2
+    nodes = sum(below) + root + block
+    return (3 * pairs + 4 * nodes * (query.shape[-1] + 2)) * max(4, query.element_size())
+
+
+def _matrices_at_a_time(query: Tensor, block: int, levels: int, budget: int) -> int:
+    return max(1, budget // _bytes_of_one(query, block, levels))
+
+
+def _pieces(query: Tensor, block: int, levels: int) -> Iterator[slice]:
+    """Slices of the matrices that are worked on together."""
+    each = _matrices_at_a_time(query, block, levels, BUDGET.get(query.device.type, BUDGET["cpu"]))
+    return (slice(start, start + each) for start in range(0, query.shape[0] * query.shape[1], each))
 
 
 def forward_torch(
     query: Tensor, key: Tensor, value: Tensor, scale: float, block: int, levels: int, is_causal: bool, self_attend: bool
 ) -> Tensor:
     """The output (batch, heads, tokens, head_dim)."""
+    output = torch.empty_like(query, memory_format=torch.contiguous_format)
+    inputs = [x.flatten(0, 1) for x in (query, key, value)]
+    for piece in _pieces(query, block, levels):
+        rows = [x[piece] for x in inputs]
+        output.flatten(0, 1)[piece] = _forward(*rows, scale, block, levels, is_causal, self_attend)
+    return output
+
+
+def _forward(
+    query: Tensor, key: Tensor, value: Tensor, scale: float, block: int, levels: int, is_causal: bool, self_attend: bool
+) -> Tensor:
     climbed = _climb(query, key, value, scale, block, levels, is_causal, self_attend)
     shares = _shares(climbed)
     gathered = None
@@ -70,7 +109,7 @@ def forward_torch(
         weights = level.weights if depth == len(climbed) - 1 else _off_diagonal(level.weights)
         here = kept[..., None, None] * (weights.to(level.value.dtype) @ level.value)
         gathered = here if gathered is None else _children_of(gathered, here)[..., None, :] + here
-    return _flat(gathered, query.shape[-2]).reshape(query.shape).to(query.dtype)
+    return _flat(gathered, query.shape[-2])
 
 
 def backward_torch(
@@ -84,14 +123,35 @@ def backward_torch(
     is_causal: bool,
     self_attend: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradients of query, key and value.
+    """The gradients of query, key and value."""
+    gradients = [torch.empty_like(query, memory_format=torch.contiguous_format) for _ in range(3)]
+    inputs = [x.flatten(0, 1) for x in (grad, query, key, value)]
+    for piece in _pieces(query, block, levels):
+        found = _backward(*(x[piece] for x in inputs), scale, block, levels, is_causal, self_attend)
+        for gradient, part in zip(gradients, found, strict=True):
+            gradient.flatten(0, 1)[piece] = part
+    return tuple(gradients)
+
+
+def _backward(
+    grad: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    scale: float,
+    block: int,
+    levels: int,
+    is_causal: bool,
+    self_attend: bool,
+) -> list[Tensor]:
+    """Gradients (matrices, tokens, head_dim).
 
     Up: the gradient that arrives below a node, and what the node's share is worth. Down: the gradients of the scores,
     whose diagonal is the gradient of the energy below, and those of the means, spread over the children.
     """
     climbed = _climb(query, key, value, scale, block, levels, is_causal, self_attend)
     shares = list(reversed(_shares(climbed)))  # from the leaves up, like `climbed`
-    arrived = _families(grad.reshape(-1, *grad.shape[-2:]), climbed[0].share.shape[1])
+    arrived = _families(grad, climbed[0].share.shape[1])
     worth, ascent = None, []
     for depth, level in enumerate(climbed):
         if depth:
@@ -129,7 +189,7 @@ def backward_torch(
                 for mine, above in zip(own, from_means, strict=True)
             ]
         from_means = [each.flatten(1, 2) for each in own]
-    return tuple(each[:, : query.shape[-2]].reshape(query.shape).to(query.dtype) for each in from_means)
+    return [each[:, : query.shape[-2]] for each in from_means]
 
 
 _operator = operator("hierarchical_levels", cuda=forward_torch, cpu=forward_torch)
@@ -164,7 +224,7 @@ def _climb(
     """Every level, from the leaves up."""
     tokens, dtype = query.shape[-2], query.dtype
     sizes = level_sizes(tokens, block, levels)
-    rows = [x.reshape(-1, *x.shape[-2:]) for x in (query, key, value)]
+    rows = (query, key, value)
     count = torch.ones(tokens, dtype=arithmetic(dtype), device=query.device)
     inside, climbed = None, []
     for nodes, families in zip(sizes, [*sizes[1:], 1], strict=True):

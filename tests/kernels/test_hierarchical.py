@@ -6,7 +6,7 @@ import torch
 
 from comparison import assert_close
 from workbench.measure import relative_error
-from workbench_kernels import hierarchical
+from workbench_kernels import hierarchical, hierarchical_levels
 from workbench_kernels.hierarchical_levels import backward_torch, forward_torch, level_sizes
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -120,6 +120,16 @@ def test_gradients_of_the_products(tokens, block, levels, is_causal, self_attend
     expected = torch.autograd.grad(forward_torch(*leaves, *settings), leaves, grad)
     for found, wanted in zip(backward_torch(grad, *inputs, *settings), expected, strict=True):
         assert_close(found, wanted, tolerance=1e-12)
+
+
+def test_products_take_a_few_heads_at_a_time(monkeypatch):
+    grad, *inputs = [normal(2, 3, 50, 8, device="cpu", seed=seed) for seed in range(4)]
+    settings = (0.5, 4, 3, False, True)
+    expected = products(grad, *inputs, settings=settings)
+    monkeypatch.setitem(hierarchical_levels.BUDGET, "cpu", 2 * hierarchical_levels._bytes_of_one(inputs[0], 4, 3))
+    assert len(list(hierarchical_levels._pieces(inputs[0], 4, 3))) == 3
+    for found, wanted in zip(products(grad, *inputs, settings=settings), expected, strict=True):
+        assert_close(found, wanted, tolerance=1e-6)
 
 
 def test_levels():

@@ -311,14 +311,22 @@ def workspace(implementation: str, query: Tensor, key: Tensor, value: Tensor, **
         sizes = [(1, len(children)) for _, children in tree.families()]
     pairs = sum(families * children**2 for families, children in sizes)
     nodes = sum(families * children for families, children in sizes)
+    repeated = 0 if heads == key.shape[1] else 2 * query.nbytes
     if implementation == "fast" and query.is_cuda and tree is None:
-        repeated = 0 if heads == key.shape[1] else 2 * query.nbytes
         of_node = width * (3 * query.element_size() + 4) + 12
         return repeated + batch * heads * ((nodes - tokens) * of_node + 4 * tokens)
     if implementation == "reference":  # one family at a time; weights and outputs stay
         widest = max(children for _, children in sizes)
         return batch * heads * (pairs + 4 * widest * (widest + width) + nodes * (width + 8)) * query.element_size()
-    return batch * heads * (6 * pairs + 12 * nodes * (width + 2)) * max(4, query.element_size())
+    size = max(4, query.element_size())
+    if tree is not None:
+        return batch * heads * (6 * pairs + 12 * nodes * (width + 2)) * size
+    from workbench_kernels.hierarchical_levels import BUDGET, bytes_at_a_time
+
+    if implementation == "fast" and len(sizes) == 1 and options.get("self_attend", True):  # fused softmax attention
+        return repeated + 4 * batch * heads * tokens
+    budget = BUDGET["cpu" if implementation == "fast" else "cuda"]
+    return repeated + bytes_at_a_time(query, options.get("block", 16), options.get("levels", 2), budget)
 
 
 hierarchical_attention = Method(
