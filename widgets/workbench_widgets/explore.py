@@ -111,8 +111,8 @@ def _knobs_of(method: Method, size: int, shown: Sequence[str], *, with_shape: bo
     known = {"size": Knob("size", "int", size, "How large the input is.", Range(1, 4096, log=True))}
     known |= method.knobs | (dict(method.shape_knobs) if with_shape else {})
     weight = method.example(1, device="meta").inputs.get("weight")
-    if weight is not None and with_shape:
-        known.pop("order", None)  # the number of coefficients decides
+    if weight is not None and with_shape and "order" in known:
+        known.pop("order")  # the number of coefficients decides
         for power in range(len(weight) + 1):
             default = 0.0 if power == 0 else 1 / len(weight)
             known[f"a_{power}"] = Knob(f"a_{power}", "float", default, f"Coefficient of power {power}.", COEFFICIENT)
