@@ -91,6 +91,7 @@ class InspectPage(Page):
         else:
             self.look.controls()
             self._draw()
+            self._sum()
             self.changed()
 
     def _compute(self) -> None:
@@ -125,7 +126,6 @@ class InspectPage(Page):
         else:
             self.look.image.probabilities(self.maps)
         self.on_screen = True
-        self._sum()
 
     def _keep(self, part: Any) -> None:
         if isinstance(part, Maps):
@@ -155,7 +155,7 @@ class InspectPage(Page):
         self.look.costs(self.figures, self.maps, self.tested, waiting=waiting)
 
     def _sum(self) -> None:
-        """Start to sum what is shown, unless that is under way or done."""
+        """Start to sum what is shown, unless that is under way or done. Not while somebody drags a knob."""
         shown = (*(id(self.maps[side].maps) for side in self.maps), self.state.layer, self.state.head)
         if shown != self.summed:
             self.summed = shown
@@ -171,12 +171,15 @@ class InspectPage(Page):
         if not isinstance(part, Progress):
             self._keep(part)
             self._draw()
+        elif part.done > 1:
+            self._sum()
 
     def _ended(self, job: Job) -> None:
         if job.state == "failed":
             self.say(job.error)
         if job.state != "done":
             self._draw_costs(waiting=False)
+        self._sum()
         self.changed()
 
     # --- taking away ---

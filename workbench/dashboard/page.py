@@ -62,8 +62,9 @@ def text(html: str = "", **options: Any) -> pn.pane.HTML:
 
 
 def retext(pane: pn.pane.HTML, html: str) -> None:
-    """Another text in the same place."""
-    pane.object = _wrapped(html)
+    """Another text in the same place; nothing happens when it is the same."""
+    if pane.object != _wrapped(html):
+        pane.object = _wrapped(html)
 
 
 def figure(plot: Any, **options: Any) -> pn.pane.Bokeh:

@@ -18,7 +18,7 @@ from bokeh.models import (
 )  # fmt: skip
 from bokeh.plotting import figure
 
-from workbench.plots.style import BLUE, DIVERGING, FONT, INK, ORANGE, SEQUENTIAL, blank, themed
+from workbench.plots.style import BLUE, DIVERGING, FONT, INK, ORANGE, SEQUENTIAL, blank, part, themed
 from workbench.plots.trees import Group, add_tree, show_tree
 
 MOST_LABELS = 26
@@ -127,7 +127,7 @@ def update_head_overview(made: figure, weights: np.ndarray, *, selected: tuple[i
     tiles = np.pad(small, [(0, 0), (0, 0), (gap, gap), (gap, gap)], constant_values=np.nan)
     mosaic = tiles.transpose(0, 2, 1, 3).reshape(layers * tiles.shape[2], heads * tiles.shape[3])
     layer, head = (grid.ravel() for grid in np.mgrid[:layers, :heads])
-    made.select_one("mosaic").data_source.data = {"image": [mosaic], "width": [heads], "height": [layers]}
+    part(made, "mosaic").data_source.data = {"image": [mosaic], "width": [heads], "height": [layers]}
     source = heads_source(made)
     source.data = {"x": head + 0.5, "y": layer + 0.5, "layer": layer, "head": head}
     source.selected.indices = [selected[0] * heads + selected[1]]
@@ -141,7 +141,7 @@ def update_head_overview(made: figure, weights: np.ndarray, *, selected: tuple[i
 
 def heads_source(made: figure) -> ColumnDataSource:
     """The data source of a ``head_overview`` whose selection is the picked head."""
-    return made.select_one("heads").data_source
+    return part(made, "heads").data_source
 
 
 def block_grid(kinds: np.ndarray) -> figure:
@@ -181,7 +181,7 @@ def update_similarity(made: figure, matrix: np.ndarray, labels: Sequence[str]) -
     _fill(made, matrix, numbered, numbered, low=0.0, high=1.0, sums=False)
     _label(made.xaxis[0], [str(index) for index in range(1, len(short) + 1)])
     made.xaxis.major_label_orientation = "horizontal"
-    texts = made.select_one("numbers") or made.text(
+    texts = part(made, "numbers") or made.text(
         "x", "y", "text", text_align="center", text_baseline="middle", text_font_size="12px", text_font=value(FONT),
         text_color="color", source=ColumnDataSource(), name="numbers",
     )  # fmt: skip
@@ -241,13 +241,13 @@ def _fill(
     if matrix.shape != (len(rows), len(columns)):
         raise ValueError(f"A map of shape {matrix.shape} does not fit {len(rows)} queries and {len(columns)} keys.")
     height, width = matrix.shape
-    mapper = made.select_one("matrix").glyph.color_mapper
+    mapper = part(made, "matrix").glyph.color_mapper
     mapper.update(low=low, high=high)
-    made.select_one("matrix").data_source.data = {
+    part(made, "matrix").data_source.data = {
         "image": [matrix], "width": [width], "height": [height], "rows": [list(rows)], "columns": [list(columns)],
     }  # fmt: skip
-    made.select_one("sums").data_source.data = _edge_sums(matrix, rows, columns) if sums else dict.fromkeys(SUMS, [])
-    made.select_one("ones").data_source.data = _ones(matrix) if sums and low == 0 else dict.fromkeys(ONES, [])
+    part(made, "sums").data_source.data = _edge_sums(matrix, rows, columns) if sums else dict.fromkeys(SUMS, [])
+    part(made, "ones").data_source.data = _ones(matrix) if sums and low == 0 else dict.fromkeys(ONES, [])
     edge = STRIP if sums else 0
     made.x_range.update(start=0, end=width * (1 + edge), reset_start=0, reset_end=width * (1 + edge))
     made.y_range.update(start=height * (1 + edge), end=-room, reset_start=height * (1 + edge), reset_end=-room)
@@ -306,7 +306,7 @@ def _pooled(maps: np.ndarray, most: int) -> np.ndarray:
 
 
 def _outline(made: figure, kinds: np.ndarray, block_rows: int, block_columns: int) -> None:
-    height, width = made.select_one("matrix").data_source.data["image"][0].shape
+    height, width = part(made, "matrix").data_source.data["image"][0].shape
     row, column = np.indices(kinds.shape)
     colors = np.array([INK["neutral"], ORANGE, "#FFFFFF"])
     made.quad(

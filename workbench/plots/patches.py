@@ -17,7 +17,7 @@ from bokeh.palettes import Greys256
 from bokeh.plotting import figure
 from bokeh.transform import dodge
 
-from workbench.plots.style import INK, ORANGE, SEQUENTIAL, blank, color_of, legend_below, themed
+from workbench.plots.style import INK, ORANGE, SEQUENTIAL, blank, color_of, legend_below, part, themed
 
 COVER = 0.62  # how much of the image the brightest patch covers
 
@@ -64,9 +64,9 @@ def update_patch_attention(
     height, width = image.shape
     row, column = (grid.ravel() for grid in np.mgrid[:count, :count])
     high = high or float(weights.max(initial=0)) or 1.0
-    cells = made.select_one("patches")
+    cells = part(made, "patches")
     cells.glyph.fill_color.transform.update(low=0, high=high)
-    made.select_one("picture").data_source.data = {"image": [image], "width": [width], "height": [height]}
+    part(made, "picture").data_source.data = {"image": [image], "width": [width], "height": [height]}
     cells.data_source.data = {
         "x": (column + 0.5) * width / count, "y": (row + 0.5) * height / count, "weight": weights,
         "side": np.full(count**2, width / count),
@@ -80,7 +80,7 @@ def update_patch_attention(
 
 def patch_source(made: figure) -> ColumnDataSource:
     """The data source of a ``patch_attention`` whose selection is the patch that looks."""
-    return made.select_one("patches").data_source
+    return part(made, "patches").data_source
 
 
 def class_probabilities(classes: Sequence[str], sides: Mapping[str, np.ndarray], *, right: str = "") -> figure:
@@ -104,6 +104,6 @@ def class_probabilities(classes: Sequence[str], sides: Mapping[str, np.ndarray],
 
 def update_class_probabilities(made: figure, sides: Mapping[str, np.ndarray], *, right: str = "") -> None:
     """Show other probabilities in a figure made by ``class_probabilities``; the classes stay."""
-    source = made.select_one(f"bars {next(iter(sides))}").data_source
+    source = part(made, f"bars {next(iter(sides))}").data_source
     source.data = {"class": source.data["class"], **{name: np.asarray(each) for name, each in sides.items()}}
     made.xaxis[0].axis_label = f"class (the image is of {right})" if right else "class"

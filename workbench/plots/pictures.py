@@ -5,7 +5,7 @@ from bokeh.models import ColumnDataSource, GlyphRenderer, LinearColorMapper, Ran
 from bokeh.palettes import Greys256
 from bokeh.plotting import figure
 
-from workbench.plots.style import DIVERGING, blank
+from workbench.plots.style import DIVERGING, blank, part
 
 GAP = 1  # pixels of an image between two of them
 
@@ -35,7 +35,7 @@ def update_image_grid(
     made: figure, images: np.ndarray, *, columns: int, title: str = "", signed: float | None = None
 ) -> None:
     """Show other images in a figure made by ``image_grid``; their number and size may differ."""
-    _fill(made, made.select_one("images"), _checked(images), columns, title, signed)
+    _fill(made, part(made, "images"), _checked(images), columns, title, signed)
 
 
 def _fill(

@@ -16,7 +16,7 @@ from bokeh.models import (
 )
 from bokeh.plotting import figure
 
-from workbench.plots.style import BLUE, FONT, INK, ORANGE, arrange, blank, legend_below, note, themed
+from workbench.plots.style import BLUE, FONT, INK, ORANGE, arrange, blank, legend_below, note, part, themed
 
 SIDES = {"A": BLUE, "B": ORANGE}
 LOOKS = {"A": ("solid", "circle"), "B": ("dashed", "square")}  # told apart without colour, and where they coincide
@@ -119,7 +119,7 @@ def update_timeline(
 ) -> None:
     """``done`` says for each side which of its steps so far were computed (1), forecast (0), or computed for a part of
     the samples; ``more`` is a line about each, for the pointer."""
-    source = made.select_one("cells").data_source
+    source = part(made, "cells").data_source
     data = _cells(done, steps, more or {})
     if any(not np.array_equal(data[name], source.data[name]) for name in ("x", "kind", "more")):
         source.data = data

@@ -78,6 +78,11 @@ def blank(title: str, x_label: str, y_label: str, *, height: int, **options: Any
     return themed(made, "neutral")
 
 
+def part(made: figure, name: str) -> Any:
+    """The renderer of that name, or None. ``figure.select_one`` finds it too, but walks through the whole document."""
+    return next((each for each in made.renderers if each.name == name), None)
+
+
 def themed(made: figure, theme: Theme) -> figure:
     """Give the figure's text and lines the ink for a page: ``"neutral"`` can be read on both, the others better."""
     ink = INK[theme]

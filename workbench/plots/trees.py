@@ -6,7 +6,7 @@ import numpy as np
 from bokeh.models import ColumnDataSource
 from bokeh.plotting import figure
 
-from workbench.plots.style import INK
+from workbench.plots.style import INK, part
 
 Group = tuple[int, int, int]
 """The first token of a group, the token after its last, and its height: 1 for a group of tokens, 2 above that ..."""
@@ -40,9 +40,12 @@ def show_tree(made: figure, groups: Sequence[Group], width: int, height: int, le
         left, right, top = first + 0.12, after - 0.12, -step * level
         xs.append([left, left, right, right])
         ys.append([top + foot * step, top, top, top + foot * step])
-    made.select_one("brackets").data_source.data = {"xs": xs, "ys": ys}
+    brackets = part(made, "brackets").data_source
+    if brackets.data["xs"] == xs and brackets.data["ys"] == ys:
+        return room  # nothing for a page to draw anew
+    brackets.data = {"xs": xs, "ys": ys}
     framed = np.array([group[:2] for group in groups if 1 < group[1] - group[0] < width]).reshape(-1, 2)
-    made.select_one("frames").data_source.data = {
+    part(made, "frames").data_source.data = {
         "left": framed[:, 0], "right": framed[:, 1], "top": framed[:, 0], "bottom": framed[:, 1]
     }  # fmt: skip
     return room
