@@ -32,7 +32,7 @@ except ImportError:  # `why_not` says so
     triton = None
 
 # For rows up to `hidden` long: rows that a program takes at a time, and its warps; backward also how many programs on a
-# multiprocessor take turns at the rows.
+# multiprocessor take turns at the rows, and how many turns' loads are in flight.
 #   hidden rows warps
 FORWARD = (
     (32, 32, 4),
@@ -43,16 +43,16 @@ FORWARD = (
     (4096, 1, 8),
     (8192, 1, 16),
 )
-#   hidden rows warps programs
+#   hidden rows warps programs stages
 BACKWARD = (
-    (32, 32, 4, 4),
-    (128, 8, 4, 4),
-    (256, 4, 4, 4),
-    (512, 2, 4, 4),
-    (1024, 1, 4, 4),
-    (2048, 1, 8, 2),
-    (4096, 1, 16, 1),
-    (8192, 1, 32, 1),
+    (32, 32, 4, 4, 1),
+    (128, 8, 4, 4, 1),
+    (256, 4, 4, 4, 1),
+    (512, 2, 4, 4, 2),
+    (1024, 1, 4, 4, 2),
+    (2048, 1, 8, 2, 2),
+    (4096, 1, 16, 1, 2),
+    (8192, 1, 32, 1, 2),
 )
 LONGEST_ROW = 8192  # both branches of a row, and its gradient, must fit into a program's registers
 SUM_ROWS, SUM_COLUMNS = 32, 32  # the tile in which partial sums are added up
@@ -99,7 +99,7 @@ def backward_triton(
     """The gradients of x, weight and bias."""
     rows, above = as_rows(x), as_rows(grad)
     count, hidden = above.shape
-    height, warps, per_processor = shape_for(hidden, BACKWARD)
+    height, warps, per_processor, stages = shape_for(hidden, BACKWARD)
     programs = programs_per_tensor(-(-count // height), x.device, per_processor)
     grad_x = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     partials = torch.empty(2, programs, hidden, dtype=torch.float32, device=x.device)
@@ -107,7 +107,7 @@ def backward_triton(
     with torch.cuda.device_of(x):
         _backward_kernel[(programs,)](
             rows, above, statistics, weight, bias, grad_x, partials, count, hidden, rows.stride(0), above.stride(0),
-            ACT=activation, ROWS=height, BLOCK=next_power_of_2(hidden), num_warps=warps,
+            ACT=activation, ROWS=height, BLOCK=next_power_of_2(hidden), STAGES=stages, num_warps=warps,
         )  # fmt: skip
         _sum_kernel[(-(-hidden // SUM_COLUMNS), 2)](
             partials, grad_weight, grad_bias, programs, hidden, ROWS=SUM_ROWS, COLUMNS=SUM_COLUMNS, num_warps=4
@@ -284,7 +284,7 @@ if triton is not None:
     @triton.jit
     def _backward_kernel(
         x, grad, statistics, weight, bias, grad_x, partials, rows, hidden, stride, grad_stride,
-        ACT: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
+        ACT: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr, STAGES: tl.constexpr,
     ):  # fmt: skip
         column = tl.arange(0, BLOCK)[None]
         inside = column < hidden
@@ -292,7 +292,7 @@ if triton is not None:
         beta = tl.load(bias + column, mask=inside, other=0.0).to(tl.float32)
         d_gamma = tl.zeros((ROWS, BLOCK), tl.float32)
         d_beta = tl.zeros((ROWS, BLOCK), tl.float32)
-        for tile in range(tl.program_id(0), tl.cdiv(rows, ROWS), tl.num_programs(0)):
+        for tile in tl.range(tl.program_id(0), tl.cdiv(rows, ROWS), tl.num_programs(0), num_stages=STAGES):
             row = (tile * ROWS + tl.arange(0, ROWS)).to(tl.int64)
             real = row < rows
             mask = real[:, None] & inside

@@ -55,13 +55,13 @@ def test_gated_norm(hidden, activation, dtype):
 def test_programs_take_turns(rows, programs, monkeypatch):
     """Every cut of 11 rows into tiles and of tiles into programs; the parts add up to the same gradients."""
     monkeypatch.setattr(gated_norm, "FORWARD", ((4096, rows, 4),))
-    monkeypatch.setattr(gated_norm, "BACKWARD", ((4096, rows, 4, 2),))
+    monkeypatch.setattr(gated_norm, "BACKWARD", ((4096, rows, 4, 2, 2),))
     monkeypatch.setattr(gated_norm, "programs_per_tensor", lambda tiles, *_: min(tiles, programs))
     check(normal(11, 80), normal(11, 40), *parameters(40), "gelu")
 
 
 def test_more_programs_than_a_tile_of_sums(monkeypatch):
-    monkeypatch.setattr(gated_norm, "BACKWARD", ((4096, 1, 4, 2),))
+    monkeypatch.setattr(gated_norm, "BACKWARD", ((4096, 1, 4, 2, 1),))
     monkeypatch.setattr(gated_norm, "SUM_ROWS", 4)
     check(normal(11, 80), normal(11, 40), *parameters(40), "silu")
 

@@ -95,7 +95,9 @@ def test_every_activation_learns(activation, normalisation):
 def test_gated_and_plain_activations_have_equal_parameters():
     counts = {name: sum(each.numel() for each in build(activation=name, width=96).parameters()) for name in ACTIVATIONS}
     assert counts["swiglu"] == counts["gelu"]
-    for name in ACTIVATIONS:  # the polynomial ones add a few scalars a layer
+    norms = 2 * 2 * build(activation="normalised_gate", width=96).config.feed_forward_hidden
+    assert counts["normalised_gate"] == counts["gelu"] + norms
+    for name in set(ACTIVATIONS) - {"normalised_gate"}:  # the polynomial ones add a few scalars a layer
         assert 0 <= counts[name] - counts["gelu"] <= 2 * 5
 
 

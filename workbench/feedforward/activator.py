@@ -445,15 +445,15 @@ PAPER = Paper(
     claims=(
         Claim(
             name="bag_of_patches",
-            statement="A gated unit can do the work of attention.",
-            where="the thesis of the paper",
-            reported="attention replaced, patches said to interact",
+            statement="Gated units replace attention; in the released code that leaves a bag of patches.",
+            where="the thesis of the paper, and its code",
+            reported="attention is replaced",
             unit="points of accuracy lost by A and B when the patches of test images are shuffled",
             how="permutation probe on digits; the larger of the two",
             low=0.0,
             high=0.0,
             must_hold=("cpu", "gpu"),
-            caveat="Exactly zero is what the released code gives: no patch is ever seen beside another.",
+            caveat="Exactly zero: no patch is ever seen beside another, whatever is learned.",
         ),
         Claim(
             name="attention_sees_order",
@@ -542,9 +542,9 @@ PAPER = Paper(
     recordings=(
         *(
             Recording(
-                group=f"gate, hidden {hidden}", methods=("normalised_gate",), sizes=(16384,), shape={"hidden": hidden}
+                group=f"gate, hidden {hidden}", methods=("normalised_gate",), sizes=sizes, shape={"hidden": hidden}
             )
-            for hidden in (512, 2048)
+            for hidden, sizes in ((512, (16384, 131072)), (2048, (16384,)))
         ),
         Recording(
             group="blocks, 16 images",

@@ -199,7 +199,8 @@ def twin(function):
     assert not torch.equal(other, image), "that is the same image."
     torch.manual_seed(1)
     model = ViT(lesson.MODELS["Activator B"]).double()
-    logits = model(torch.stack([image, other])[:, None])
+    with torch.no_grad():
+        logits = model(torch.stack([image, other])[:, None])
     difference = float((logits[0] - logits[1]).abs().max())
     assert difference < 1e-12, f"an Activator's logits differ by {difference:.2g}: the two hold different patches."
 
