@@ -10,6 +10,7 @@ import torch
 from workbench import catalog
 from workbench.models import hugging_face, pretrained
 from workbench.paper import Unavailable
+from workbench.tasks import text_trees
 from workbench.tasks.sentences import EXAMPLES
 
 pytestmark = pytest.mark.skipif(bool(pretrained.why_not()), reason=" ".join(pretrained.why_not()))
@@ -181,6 +182,19 @@ def test_layers_that_share_a_method_keep_their_own_options(encoder):
     narrow = {"attention_options": {"window_left": 1, "window_right": 1}}
     maps = encoder.inspect(SENTENCE, layers=(5,), **narrow).maps
     assert (maps[:5, :, 2, 6] > 0).all() and (maps[5, :, 2, 6] == 0).all()
+
+
+def test_a_tree_of_each_text(encoder):
+    """Texts of different lengths, each with its own tree; a phrase gives the words of another one weight."""
+    options = {"attention": "hierarchical_attention", "tree": text_trees.of_text}
+    texts = ["The cat sleeps, the dog runs.", SHORT]
+    together = encoder.encode(texts, **options)
+    torch.testing.assert_close(together, torch.cat([encoder.forward_call(text, **options)() for text in texts]))
+    inspection = encoder.inspect(texts[0], **options)
+    torch.testing.assert_close(inspection.vector, together[0])
+    between = inspection.maps[:, :, 1:5, 5:9]
+    torch.testing.assert_close(between, between[..., :1, :1].expand_as(between), rtol=0, atol=1e-6)
+    assert encoder.encode([], **options).shape == (0, 384)
 
 
 def test_only_what_takes_a_tree_is_given_one(encoder):
