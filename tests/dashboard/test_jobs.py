@@ -235,3 +235,18 @@ def test_cache_is_bounded_and_keeps_what_was_used_last():
 def test_a_visitor_is_told_one_sentence(error, told):
     text = sentence(error)
     assert told in text and "\n" not in text and "Traceback" not in text
+
+
+def test_others_go_first_before_every_step():
+    turns = []
+    desk, loop = visitor(Worker(before_a_step=lambda: turns.append("others")))
+
+    def steps(cancelled):
+        for number in range(3):
+            turns.append(number)
+            yield number
+
+    ended = []
+    desk.run("map", steps, lambda value: None, ended.append)
+    loop.until(lambda: ended)
+    assert turns == ["others", 0, "others", 1, "others", 2, "others"]

@@ -83,3 +83,44 @@ def test_closing_lets_go(visitor):
 
 def test_device_is_said():
     assert shell_module.device() in ("cpu", "cuda") and shell_module.device_words()
+
+
+def test_status_is_looked_at_only_while_there_is_a_job(visitor):
+    class Ticking:
+        running = False
+
+        def start(self):
+            self.running = True
+
+        def stop(self):
+            self.running = False
+
+    shell = Shell(visitor.desk, "?page=papers")
+    shell.ticking = Ticking()
+    ended = []
+    visitor.desk.run("x", lambda cancelled: iter([1]), lambda value: None, ended.append)
+    shell.tick()
+    assert shell.ticking.running
+    visitor.until(lambda: ended)
+    shell.tick()
+    assert not shell.ticking.running
+
+
+def test_a_job_goes_on_when_the_event_loop_went_round_or_took_too_long(monkeypatch):
+    class Loop:
+        def __init__(self, answers):
+            self.asked, self.answers = 0, answers
+
+        def add_callback(self, callback):
+            self.asked += 1
+            if self.answers:
+                callback()
+
+    monkeypatch.setattr(shell_module, "GIVE_WAY_S", 0.01)
+    for answers in (True, False):
+        loop = Loop(answers)
+        monkeypatch.setattr(shell_module, "_loops", [loop])
+        shell_module.clicks_first()
+        assert loop.asked == 1
+    monkeypatch.setattr(shell_module, "_loops", [])
+    shell_module.clicks_first()

@@ -62,9 +62,12 @@ class Worker:
 
     Quick jobs go before long ones; within a lane the sessions take turns. ``deliver(job, value)`` is called in the
     worker's thread for every value that a step yields, and once with None when the job is over; it must return at once.
+
+    ``before_a_step`` is called in that thread before every step: there the worker can let others go first.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, before_a_step: Callable[[], None] = lambda: None) -> None:
+        self._before_a_step = before_a_step
         self._changed = threading.Condition()
         self._lanes: dict[Lane, OrderedDict[str, deque[Job]]] = {"quick": OrderedDict(), "long": OrderedDict()}
         self._now: Job | None = None
@@ -135,6 +138,7 @@ class Worker:
                 while (job := self._next()) is None:
                     self._changed.wait()
                 self._now = job
+            self._before_a_step()
             unfinished = self._advance(job)
             with self._changed:
                 self._now = None

@@ -11,12 +11,14 @@ import html
 import importlib
 import logging
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
 import panel as pn
 import param
 from panel.theme.base import Design
+from tornado.ioloop import IOLoop
 
 from workbench.dashboard import state
 from workbench.dashboard.jobs import Desk, Mailbox, Worker, sentence
@@ -34,10 +36,25 @@ STATIC = Path(__file__).parent / "static"
 log = logging.getLogger(__name__)
 
 
+GIVE_WAY_S = 0.1  # so long a job waits for clicks at most before each of its steps
+_loops: list[IOLoop] = []  # the event loop of this server, once somebody came
+
+
 @functools.cache
 def worker() -> Worker:
     """The one worker of this server."""
-    return Worker()
+    return Worker(clicks_first)
+
+
+def clicks_first() -> None:
+    """Wait until the event loop has gone round once: whatever was clicked by then has been answered.
+
+    Python runs one thread at a time. A job that went on meanwhile would take every second turn from the answers.
+    """
+    if _loops:
+        gone_round = threading.Event()
+        _loops[0].add_callback(gone_round.set)
+        gone_round.wait(GIVE_WAY_S)
 
 
 class Bridge(pn.custom.JSComponent):
@@ -67,6 +84,7 @@ class Shell:
         self.pages: dict[str, Page] = {}
         self.page: Page | None = None
         self.body = stack()
+        self.ticking: Any = None  # what calls ``tick`` while a job is under way, once there is an event loop
         self.bridge = Bridge(self.receive)
         self.go(search)
 
@@ -80,7 +98,8 @@ class Shell:
         try:
             page = self._page(slug)
             wrong += page.open({name: value for name, value in parameters.items() if name != "page"})
-            self.body[:] = [page.view()]
+            if list(self.body) != [page.view()]:
+                self.body[:] = [page.view()]
             switched = self.page is not None
             self.page = page
             if switched:
@@ -120,6 +139,8 @@ class Shell:
     def tick(self) -> None:
         """Say where this visitor's jobs stand; called several times a second while there are any."""
         pending = self.desk.pending
+        if self.ticking is not None and self.ticking.running != bool(pending):
+            (self.ticking.start if pending else self.ticking.stop)()
         if not pending:
             self.bridge.status = {"text": "", "busy": False, "part": None}
             return
@@ -165,18 +186,21 @@ class Shell:
 
 def open_session() -> None:
     """Build the dashboard for the visitor whose session is being made (``main.py`` calls this)."""
+    _loops[:] = [IOLoop.current()]
     document = pn.state.curdoc
     mailbox = Mailbox(document.add_next_tick_callback)
     shell = Shell(Desk(worker(), mailbox.put), pn.state.location.search or "")
-    ticking = pn.state.add_periodic_callback(shell.tick, period=200, start=False)
+    ticking = pn.state.add_periodic_callback(shell.tick, period=250, start=False)
 
     def loaded() -> None:
         shell.loaded()
         mailbox.open()
-        ticking.start()
+        shell.ticking = ticking
+        shell.tick()
 
     def close(context: Any) -> None:
-        ticking.stop()
+        if ticking.running:
+            ticking.stop()
         shell.close()
 
     pn.state.onload(loaded)
