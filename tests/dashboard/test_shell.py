@@ -98,7 +98,7 @@ def test_status_is_looked_at_only_while_there_is_a_job(visitor):
     shell = Shell(visitor.desk, "?page=papers")
     shell.ticking = Ticking()
     ended = []
-    visitor.desk.run("x", lambda cancelled: iter([1]), lambda value: None, ended.append)
+    visitor.desk.run("x", lambda cancelled: (step for step in [1]), lambda value: None, ended.append)
     shell.tick()
     assert shell.ticking.running
     visitor.until(lambda: ended)
