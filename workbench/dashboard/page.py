@@ -56,9 +56,19 @@ class Page:
         return ""
 
 
+class Text(pn.pane.HTML):
+    """HTML that sends its words alone when they change.
+
+    Panel sends everything again, style sheets too; and for those Bokeh walks through the whole document.
+    """
+
+    def _update(self, ref: str, model: Any) -> None:
+        model.text = self._transform_object(self.object)["object"]
+
+
 def text(html: str = "", **options: Any) -> pn.pane.HTML:
     """A piece of text. Whatever a visitor typed must be escaped by the caller."""
-    return pn.pane.HTML(_wrapped(html), stylesheets=[STYLE], sizing_mode="stretch_width", margin=0, **options)
+    return Text(_wrapped(html), stylesheets=[STYLE], sizing_mode="stretch_width", margin=0, **options)
 
 
 def retext(pane: pn.pane.HTML, html: str) -> None:
