@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+import pandas as pd
+
 from workbench import measure, plots
 from workbench_widgets import page
 
@@ -15,7 +17,10 @@ def show_recorded(
     Says so where nothing was recorded.
     """
     frame = measure.recorded(slug)
-    rows = None if frame is None else frame[frame["status"] == "ok"].query(query)
+    try:
+        rows = None if frame is None else frame[frame["status"] == "ok"].query(query)
+    except pd.errors.UndefinedVariableError:  # no row has that knob: its method was not recorded
+        rows = None
     if rows is None or not len(rows):
         page.show_html('<div class="wb-box">No measurement of this kind was recorded on a GPU yet.</div>')
         return

@@ -125,6 +125,8 @@ def estimate(request: Request, device: str) -> Estimate:
         for name, implementation in request.chosen:
             method = catalog.method(name)
             for size in request.sizes:
+                if method.largest is not None and size > method.largest:
+                    continue  # its row says so
                 example = method.example(
                     size, device="meta", dtype=request.dtype, **_known(request.shape, method.shape_knobs)
                 )
