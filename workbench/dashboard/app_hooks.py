@@ -1,5 +1,6 @@
 """What the server does once, before anybody comes: it fetches what is slow to fetch, beside its own start."""
 
+import gc
 import sys
 import threading
 from typing import Any
@@ -17,3 +18,6 @@ def _warm() -> None:
     from workbench.dashboard import shell
 
     shell.warm()
+    # What is here now stays. The collector need not look through it again and again, while every thread waits.
+    gc.collect()
+    gc.freeze()

@@ -190,7 +190,7 @@ def open_session() -> None:
     document = pn.state.curdoc
     mailbox = Mailbox(document.add_next_tick_callback)
     shell = Shell(Desk(worker(), mailbox.put), pn.state.location.search or "")
-    ticking = pn.state.add_periodic_callback(shell.tick, period=250, start=False)
+    ticking = pn.state.add_periodic_callback(shell.tick, period=500, start=False)
 
     def loaded() -> None:
         shell.loaded()

@@ -1,7 +1,8 @@
 """How much memory a call takes, and how much there is."""
 
+import contextlib
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import psutil
@@ -25,19 +26,35 @@ def peak_bytes(call: Callable[[], Any], device: str) -> int:
     The result of the call counts, and so does what an operator allocates and frees inside itself. CUDA: the allocator's
     peak statistics. CPU: every allocation and release that PyTorch's CPU allocator reports in this thread.
     """
-    gc.collect()
-    if device == "cuda":
-        torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        call()
-        torch.cuda.synchronize()
-        return torch.cuda.max_memory_allocated() - before
+    with _nothing_collected():
+        if device == "cuda":
+            torch.cuda.synchronize()
+            torch.cuda.reset_peak_memory_stats()
+            before = torch.cuda.memory_allocated()
+            call()
+            torch.cuda.synchronize()
+            return torch.cuda.max_memory_allocated() - before
+        changes = _cpu_allocations(call)
     live = peak = 0
-    for change in _cpu_allocations(call):
+    for change in changes:
         live += change
         peak = max(peak, live)
     return peak
+
+
+@contextlib.contextmanager
+def _nothing_collected() -> Iterator[None]:
+    """No old garbage is given back meanwhile, as if this call had freed it.
+
+    Collecting it beforehand would do, too, but stops every thread: for a second in a server with many visitors.
+    """
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
 
 
 def _cpu_allocations(call: Callable[[], Any]) -> list[int]:
