@@ -71,6 +71,13 @@ class Load:
         pages += [(*each, True) for each in share_out(BUSY, busy)[:busy]]
         await asyncio.gather(*(one(*each) for each in pages))
 
+    async def first_pictures(self, most_s=30.0):
+        """Wait until what the pages compute by themselves when they are opened is there."""
+        end = time.monotonic() + most_s
+        await asyncio.sleep(1)
+        while any(visitor.busy for visitor in self.visitors) and time.monotonic() < end:
+            await asyncio.sleep(0.2)
+
     async def click_about(self, seconds, think_s):
         """Everybody clicks, with pauses to think; those that work keep a job running besides."""
         end = time.monotonic() + seconds
@@ -177,7 +184,7 @@ async def run(address, process, *, quiet, busy, seconds, think_s=3.0, seed=0):
     load.before = resident(process)
     await load.open(quiet, busy)
     load.opened = resident(process)
-    await asyncio.sleep(2)
+    await load.first_pictures()
     await load.click_about(seconds, think_s)
     await load.last_click()
     load.end = resident(process)
@@ -218,7 +225,7 @@ def main():
     parser.add_argument("--sessions", type=int, default=50)
     parser.add_argument("--running", type=int, default=10, help="how many of them run jobs")
     parser.add_argument("--seconds", type=float, default=60)
-    parser.add_argument("--think", type=float, default=3.0, help="mean seconds between two clicks of one visitor")
+    parser.add_argument("--think", type=float, default=8.0, help="mean seconds between two clicks of one visitor")
     given = parser.parse_args()
     process, address = start_server()
     try:

@@ -36,7 +36,7 @@ STATIC = Path(__file__).parent / "static"
 log = logging.getLogger(__name__)
 
 
-GIVE_WAY_S = 0.1  # so long a job waits for clicks at most before each of its steps
+GIVE_WAY_S = 0.5  # so long a job waits for clicks at most before each of its steps
 _loops: list[IOLoop] = []  # the event loop of this server, once somebody came
 
 
