@@ -16,29 +16,22 @@ import math
 import torch
 from torch import Tensor
 
+from workbench_kernels.heads import descriptor, for_descriptor, row_dots, tile_side
+from workbench_kernels.heads import why_not as heads_why_not
 from workbench_kernels.operators import operator
 
 try:
     import triton
     import triton.language as tl
-    from triton.tools.tensor_descriptor import TensorDescriptor
 except ImportError:  # macOS and Windows have no Triton; `why_not` says so
     triton = None
 
-MAX_HEAD_DIM = 256
-DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 LOG2_E = math.log2(math.e)
 
 
 def why_not(dtype: torch.dtype, head_dim: int, scale: float | None = None) -> list[str]:
     """Why the kernel cannot take such inputs, in sentences; empty: it can."""
-    reasons = []
-    if triton is None:
-        reasons.append("Triton is not installed; it comes with PyTorch on Linux only.")
-    if dtype not in DTYPES:
-        reasons.append(f"The kernel takes float16, bfloat16 or float32, not {str(dtype).removeprefix('torch.')}.")
-    if head_dim > MAX_HEAD_DIM:
-        reasons.append(f"The kernel takes a head_dim up to {MAX_HEAD_DIM}, not {head_dim}.")
+    reasons = heads_why_not(dtype, head_dim)
     if scale is not None and not scale > 0:
         reasons.append(f"The kernel takes a positive softmax scale, not {scale}.")
     return reasons
@@ -83,17 +76,17 @@ def _forward(
 ) -> tuple[Tensor, Tensor]:
     batch, heads, queries, width = query.shape
     kv_heads, keys = key.shape[1:3]
-    query, key, value = map(_for_descriptor, (query, key, value))
+    query, key, value = map(for_descriptor, (query, key, value))
     output = torch.empty_like(query, memory_format=torch.contiguous_format)
     logsumexp = torch.empty(batch, heads, queries, dtype=torch.float32, device=query.device)
     tiles = _tiles("forward", query)
     rows, columns = tiles.pop("BLOCK_M"), tiles.pop("BLOCK_N")
-    padded = triton.next_power_of_2(max(16, query.shape[-1]))
+    padded = tile_side(width)
     _forward_kernel[(triton.cdiv(queries, rows) * batch * heads,)](
-        _descriptor(query, rows, padded),
-        _descriptor(key, columns, padded),
-        _descriptor(value, columns, padded),
-        _descriptor(output, rows, padded),
+        descriptor(query, rows, padded),
+        descriptor(key, columns, padded),
+        descriptor(value, columns, padded),
+        descriptor(output, rows, padded),
         logsumexp,
         scale * LOG2_E,
         queries,
@@ -140,22 +133,8 @@ def _backward(
     batch, heads, queries, width = query.shape
     kv_heads, keys = key.shape[1:3]
     group = heads // kv_heads
-    row_dot = torch.empty_like(logsumexp)
-    padded = triton.next_power_of_2(max(16, width))
-    _row_dot_kernel[(triton.cdiv(queries, 64), batch * heads)](
-        grad,
-        output,
-        row_dot,
-        queries,
-        heads,
-        width,
-        *grad.stride(),
-        *output.stride(),
-        BLOCK_M=64,
-        BLOCK_D=padded,
-        num_warps=4,
-    )
-    grad, query, key, value = map(_for_descriptor, (grad, query, key, value))
+    padded, row_dot = tile_side(width), row_dots(grad, output)
+    grad, query, key, value = map(for_descriptor, (grad, query, key, value))
     grad_key = torch.empty_like(key, memory_format=torch.contiguous_format)
     grad_value = torch.empty_like(value, memory_format=torch.contiguous_format)
     if deterministic:
@@ -167,15 +146,15 @@ def _backward(
     tiles = _tiles("backward_key_value" if deterministic else "backward", query)
     rows, columns = tiles.pop("BLOCK_M"), tiles.pop("BLOCK_N")
     _backward_kernel[(triton.cdiv(keys, columns), batch * kv_heads)](
-        _descriptor(query, rows, padded),
-        _descriptor(key, columns, padded),
-        _descriptor(value, columns, padded),
-        _descriptor(grad, rows, padded),
+        descriptor(query, rows, padded),
+        descriptor(key, columns, padded),
+        descriptor(value, columns, padded),
+        descriptor(grad, rows, padded),
         logsumexp,
         row_dot,
-        _descriptor(grad_query, rows, padded),
-        _descriptor(grad_key, columns, padded),
-        _descriptor(grad_value, columns, padded),
+        descriptor(grad_query, rows, padded),
+        descriptor(grad_key, columns, padded),
+        descriptor(grad_value, columns, padded),
         scale,
         queries,
         keys,
@@ -194,13 +173,13 @@ def _backward(
         tiles = _tiles("backward_query", query)
         rows, columns = tiles.pop("BLOCK_M"), tiles.pop("BLOCK_N")
         _backward_query_kernel[(triton.cdiv(queries, rows) * batch * heads,)](
-            _descriptor(query, rows, padded),
-            _descriptor(key, columns, padded),
-            _descriptor(value, columns, padded),
-            _descriptor(grad, rows, padded),
+            descriptor(query, rows, padded),
+            descriptor(key, columns, padded),
+            descriptor(value, columns, padded),
+            descriptor(grad, rows, padded),
             logsumexp,
             row_dot,
-            _descriptor(grad_query, rows, padded),
+            descriptor(grad_query, rows, padded),
             scale,
             queries,
             keys,
@@ -243,21 +222,6 @@ torch.library.register_autograd("workbench::flash_attention", _differentiate, se
 
 
 # --- host side -------------------------------------------------------------------------------------------------------
-
-
-def _for_descriptor(tensor: Tensor) -> Tensor:
-    """The tensor itself where the copy engine can read it in place: rows contiguous, 16-byte aligned; else a copy."""
-    step = 16 // tensor.element_size()
-    width = tensor.shape[-1]
-    if width % step:
-        return torch.nn.functional.pad(tensor, (0, step - width % step))
-    strides_fit = all(stride % step == 0 for stride in tensor.stride()[:-1])
-    in_place = tensor.stride(-1) == 1 and strides_fit and tensor.data_ptr() % 16 == 0 and 0 not in tensor.stride()
-    return tensor if in_place else tensor.clone(memory_format=torch.contiguous_format)
-
-
-def _descriptor(tensor: Tensor, rows: int, width: int) -> "TensorDescriptor":
-    return TensorDescriptor(tensor, list(tensor.shape), list(tensor.stride()), [1, 1, rows, width])
 
 
 def _heads_in_cache(key: Tensor) -> int:
@@ -396,28 +360,6 @@ if triton is not None:
         rows = start_m + tl.arange(0, BLOCK_M)
         at = logsumexp + (batch.to(tl.int64) * heads + head) * queries + rows
         tl.store(at, (maximum + tl.log2(normaliser)) * 0.6931471805599453, mask=rows < queries)
-
-    @triton.jit
-    def _rows_of(tensor, row, queries, width, head_offset, stride_row, stride_column, BLOCK_D: tl.constexpr):
-        column = tl.arange(0, BLOCK_D)
-        at = tensor + head_offset + row[:, None].to(tl.int64) * stride_row + column[None, :] * stride_column
-        return tl.load(at, mask=(row[:, None] < queries) & (column[None, :] < width), other=0.0).to(tl.float32)
-
-    @triton.jit
-    def _row_dot_kernel(
-        grad, output, row_dot, queries, heads, width,
-        grad_batch, grad_head, grad_row, grad_column, output_batch, output_head, output_row, output_column,
-        BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr,
-    ):  # fmt: skip
-        """D = rowsum(dO * O): what softmax's gradient subtracts from every row."""
-        batch, head = (tl.program_id(1) // heads).to(tl.int64), tl.program_id(1) % heads
-        row = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
-        one = _rows_of(grad, row, queries, width, batch * grad_batch + head * grad_head, grad_row, grad_column, BLOCK_D)
-        other = _rows_of(
-            output, row, queries, width, batch * output_batch + head * output_head, output_row, output_column, BLOCK_D
-        )
-        at = row_dot + tl.program_id(1).to(tl.int64) * queries + row
-        tl.store(at, tl.sum(one * other, 1), mask=row < queries)
 
     @triton.jit
     def _gather_key_value(

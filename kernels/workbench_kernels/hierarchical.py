@@ -13,31 +13,21 @@ import math
 import torch
 from torch import Tensor
 
-from workbench_kernels.flash_attention import DTYPES, MAX_HEAD_DIM, flash_attention
+from workbench_kernels.flash_attention import flash_attention
+from workbench_kernels.heads import why_not
 from workbench_kernels.hierarchical_levels import hierarchical_levels, level_sizes
 from workbench_kernels.operators import operator
 
 try:
     import triton
-
-    from workbench_kernels import hierarchical_backward, hierarchical_backward_long, hierarchical_forward
 except ImportError:  # macOS and Windows have no Triton; `why_not` says so
     triton = None
 
+if triton is not None:
+    from workbench_kernels import hierarchical_backward, hierarchical_backward_long, hierarchical_forward
+
 LOG2_E = math.log2(math.e)
 FEWEST_KEYS = 16  # with fewer, PyTorch's CPU kernel drops a NaN from the maximum and answers it with zeros
-
-
-def why_not(dtype: torch.dtype, head_dim: int) -> list[str]:
-    """Why the kernels cannot take such inputs, in sentences; empty: they can."""
-    reasons = []
-    if triton is None:
-        reasons.append("Triton is not installed; it comes with PyTorch on Linux only.")
-    if dtype not in DTYPES:
-        reasons.append(f"The kernel takes float16, bfloat16 or float32, not {str(dtype).removeprefix('torch.')}.")
-    if head_dim > MAX_HEAD_DIM:
-        reasons.append(f"The kernel takes a head_dim up to {MAX_HEAD_DIM}, not {head_dim}.")
-    return reasons
 
 
 def hierarchical_attention(

@@ -15,7 +15,10 @@ with which query, key and value get what attention's backward pass gives them, a
 try:
     import triton
     import triton.language as tl
+except ImportError:  # macOS and Windows have no Triton; `hierarchical.why_not` says so
+    triton = None
 
+if triton is not None:
     from workbench_kernels.hierarchical_forward import (
         HIDDEN,
         from_above,
@@ -26,10 +29,6 @@ try:
         sum_of_families,
         visible,
     )
-except ImportError:  # macOS and Windows have no Triton; `hierarchical.why_not` says so
-    triton = None
-
-if triton is not None:
 
     @triton.jit
     def mean_kernel(

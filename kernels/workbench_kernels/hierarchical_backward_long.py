@@ -7,7 +7,10 @@ gradient of the queries, then column by column over its rows for those of keys a
 try:
     import triton
     import triton.language as tl
+except ImportError:  # macOS and Windows have no Triton; `hierarchical.why_not` says so
+    triton = None
 
+if triton is not None:
     from workbench_kernels.hierarchical_forward import (
         HIDDEN,
         from_above,
@@ -17,10 +20,6 @@ try:
         store_rows,
         visible,
     )
-except ImportError:  # macOS and Windows have no Triton; `hierarchical.why_not` says so
-    triton = None
-
-if triton is not None:
 
     @triton.jit
     def _weights(

@@ -10,32 +10,19 @@ import math
 import torch
 from torch import Tensor
 
+from workbench_kernels.heads import descriptor, for_descriptor, row_dots, tile_side, why_not
 from workbench_kernels.operators import operator
 
 try:
     import triton
-
-    from workbench_kernels import sinkhorn_fused, sinkhorn_stream
-    from workbench_kernels.flash_attention import _descriptor, _for_descriptor, _row_dot_kernel
-    from workbench_kernels.sinkhorn_tiles import split
 except ImportError:  # macOS and Windows have no Triton; `why_not` says so
     triton = None
 
-MAX_HEAD_DIM = 256
-DTYPES = (torch.float16, torch.bfloat16, torch.float32)
+if triton is not None:
+    from workbench_kernels import sinkhorn_fused, sinkhorn_stream
+    from workbench_kernels.sinkhorn_tiles import split
+
 LOG2_E = math.log2(math.e)
-
-
-def why_not(dtype: torch.dtype, head_dim: int) -> list[str]:
-    """Why the kernels cannot take such inputs, in sentences; empty: they can."""
-    reasons = []
-    if triton is None:
-        reasons.append("Triton is not installed; it comes with PyTorch on Linux only.")
-    if dtype not in DTYPES:
-        reasons.append(f"The kernel takes float16, bfloat16 or float32, not {str(dtype).removeprefix('torch.')}.")
-    if head_dim > MAX_HEAD_DIM:
-        reasons.append(f"The kernel takes a head_dim up to {MAX_HEAD_DIM}, not {head_dim}.")
-    return reasons
 
 
 def sinkhorn_attention(query: Tensor, key: Tensor, value: Tensor, *, scale: float, iterations: int) -> Tensor:
@@ -62,7 +49,7 @@ def sinkhorn_attention(query: Tensor, key: Tensor, value: Tensor, *, scale: floa
 def _forward(query: Tensor, key: Tensor, value: Tensor, scale: float, iterations: int) -> tuple[Tensor, Tensor, Tensor]:
     width, dtype = query.shape[-1], query.dtype
     rows, columns = _potentials(query, iterations)
-    query, key, value = (_for_descriptor(split(tensor)) for tensor in (query, key, value))
+    query, key, value = (for_descriptor(split(tensor)) for tensor in (query, key, value))
     output = torch.empty(rows.shape[1:] + query.shape[-1:], dtype=dtype, device=query.device)
     run = _fused_forward if _in_registers(query, rows) else _stream_forward
     run(query, key, value, output, rows, columns, scale)
@@ -88,12 +75,12 @@ def _backward(
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     width, dtype = query.shape[-1], query.dtype
-    inputs = [_for_descriptor(split(tensor)) for tensor in (query, key, value, grad)]
+    inputs = [for_descriptor(split(tensor)) for tensor in (query, key, value, grad)]
     gradients = [torch.empty(rows.shape[1:] + inputs[0].shape[-1:], dtype=dtype, device=query.device) for _ in range(3)]
     if _in_registers(inputs[0], rows):
         _fused_backward(*inputs, gradients, rows, columns, scale)
     else:
-        _stream_backward(*inputs, gradients, _row_dot(grad, output), rows, columns, scale)
+        _stream_backward(*inputs, gradients, row_dots(grad, output), rows, columns, scale)
     return tuple(gradient[..., :width].contiguous() for gradient in gradients)
 
 
@@ -124,14 +111,14 @@ torch.library.register_autograd("workbench::sinkhorn_attention", _differentiate,
 def _in_registers(query: Tensor, rows: Tensor) -> bool:
     """Whether a head's map fits into the registers of a program, and its tiles into shared memory."""
     tokens, parts = rows.shape[-1], len(query) // rows.shape[1]
-    return tokens <= MOST_IN_REGISTERS and _padded(tokens) * _padded(query.shape[-1]) * parts <= 128 * 128
+    return tokens <= MOST_IN_REGISTERS and tile_side(tokens) * tile_side(query.shape[-1]) * parts <= 128 * 128
 
 
 def _fused_launch(query: Tensor, rows: Tensor, columns: Tensor, scale: float) -> tuple[tuple, dict]:
     """The numbers and the settings that both fused kernels take."""
     _, batch, heads, tokens = rows.shape
-    block = _padded(tokens)
-    settings = {"BLOCK": block, "BLOCK_D": _padded(query.shape[-1]), "PARTS": len(query) // batch}
+    block = tile_side(tokens)
+    settings = {"BLOCK": block, "BLOCK_D": tile_side(query.shape[-1]), "PARTS": len(query) // batch}
     settings |= {"ROWS_LAST": len(rows) - len(columns), "num_warps": max(1, block // 16), "num_stages": 1}
     return (scale, tokens, heads, batch, rows.stride(0), len(columns)), settings
 
@@ -236,7 +223,7 @@ def _stream_backward(query, key, value, grad, gradients, row_dot, rows, columns,
     for a, b, c, d, e, f, own, other, gradient in (on_query, on_key):
         a, d, gradient = _described(settings, "BLOCK_M", a, d, gradient)
         b, c = _described(settings, "BLOCK_N", b, c)
-        e, f = _descriptor(e, settings["BLOCK_M"], 16), _descriptor(f, settings["BLOCK_N"], 16)
+        e, f = descriptor(e, settings["BLOCK_M"], 16), descriptor(f, settings["BLOCK_N"], 16)
         sinkhorn_stream.gather_scores_kernel[grid](a, b, c, d, e, f, own, other, gradient, scale, *numbers, **settings)
 
 
@@ -244,7 +231,7 @@ def _coefficients(rows: Tensor, columns: Tensor, grad_rows: Tensor, grad_columns
     """X and Y (batch, heads, tokens, half-steps), padded with zeros to a power of two."""
     _, batch, heads, tokens = rows.shape
     iterations = len(rows) + len(columns)
-    width = _padded(iterations)
+    width = tile_side(iterations)
     x = torch.empty(batch, heads, tokens, width, dtype=torch.float32, device=rows.device)
     y = torch.empty_like(x)
     block = max(1, 1024 // width)
@@ -252,26 +239,6 @@ def _coefficients(rows: Tensor, columns: Tensor, grad_rows: Tensor, grad_columns
         rows, columns, grad_rows, grad_columns, x, y, tokens, iterations, rows.stride(0), BLOCK=block, WIDTH=width
     )
     return x, y
-
-
-def _row_dot(grad: Tensor, output: Tensor) -> Tensor:
-    """rowsum(dO * O) (batch, heads, tokens): what the gradient of a last row step is."""
-    batch, heads, tokens, width = output.shape
-    row_dot = torch.empty(batch, heads, tokens, dtype=torch.float32, device=output.device)
-    _row_dot_kernel[(triton.cdiv(tokens, 64), batch * heads)](
-        grad,
-        output,
-        row_dot,
-        tokens,
-        heads,
-        width,
-        *grad.stride(),
-        *output.stride(),
-        BLOCK_M=64,
-        BLOCK_D=_padded(width),
-        num_warps=4,
-    )
-    return row_dot
 
 
 # --- tiles -----------------------------------------------------------------------------------------------------------
@@ -307,18 +274,14 @@ def _stream_launch(kernel: str, query: Tensor, rows: Tensor, over: str = "BLOCK_
     """Grid and settings: a program for every block of tokens of every head."""
     _, batch, heads, tokens = rows.shape
     parts = len(query) // batch
-    block_m, block_n, warps, stages = _TILES[kernel][parts][max(64, _padded(query.shape[-1]))]
+    block_m, block_n, warps, stages = _TILES[kernel][parts][max(64, tile_side(query.shape[-1]))]
     settings = {"BLOCK_M": block_m, "BLOCK_N": block_n, "num_warps": warps, "num_stages": stages}
-    settings |= {"BLOCK_D": _padded(query.shape[-1]), "PARTS": parts}
+    settings |= {"BLOCK_D": tile_side(query.shape[-1]), "PARTS": parts}
     return (triton.cdiv(tokens, settings[over]) * batch * heads,), settings
 
 
 def _described(settings: dict, side: str, *tensors: Tensor) -> list:
-    return [_descriptor(tensor, settings[side], settings["BLOCK_D"]) for tensor in tensors]
-
-
-def _padded(size: int) -> int:
-    return triton.next_power_of_2(max(16, size))
+    return [descriptor(tensor, settings[side], settings["BLOCK_D"]) for tensor in tensors]
 
 
 def _potentials(query: Tensor, iterations: int) -> tuple[Tensor, Tensor]:

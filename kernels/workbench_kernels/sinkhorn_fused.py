@@ -7,13 +7,12 @@ from then on a half-step divides by row or column sums, which lie between 1/T an
 try:
     import triton
     import triton.language as tl
-
-    from workbench_kernels.sinkhorn_stream import FACTOR_LIMIT, LIFT
-    from workbench_kernels.sinkhorn_tiles import add_product, tile, times_transposed
 except ImportError:  # macOS and Windows have no Triton; `sinkhorn.why_not` says so
     triton = None
 
 if triton is not None:
+    from workbench_kernels.sinkhorn_stream import FACTOR_LIMIT, LIFT
+    from workbench_kernels.sinkhorn_tiles import add_product, tile, times_transposed
 
     @triton.jit
     def fused_forward_kernel(

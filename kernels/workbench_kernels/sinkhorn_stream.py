@@ -14,12 +14,11 @@ leaves one column in X and one in Y: dS = P * (dO V^T + X Y^T), made tile by til
 try:
     import triton
     import triton.language as tl
-
-    from workbench_kernels.sinkhorn_tiles import add_product, place, tile, times_transposed, whole
 except ImportError:  # macOS and Windows have no Triton; `sinkhorn.why_not` says so
     triton = None
 
 if triton is not None:
+    from workbench_kernels.sinkhorn_tiles import add_product, place, tile, times_transposed, whole
     # No weight is above 1, and below 6e-5 float16 loses digits: all are multiplied by 2^LIFT before they are rounded.
     LIFT = tl.constexpr(15.0)
     # Factors between the maps of two half-steps are held below 2^FACTOR_LIMIT, so that no product of two overflows.
