@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from workbench.models import vit
-from workbench.models.swapping import swapped, why_not
+from workbench.models.swapping import swapped
+from workbench.models.transformer import needs_other_weights
 from workbench.tasks import images
 
 
@@ -69,4 +70,4 @@ def test_what_needs_other_weights_is_refused(model, given, message):
 
 
 def test_reasons():
-    assert why_not(activation="relu") == [] and "swiglu" in why_not(activation="swiglu")[0]
+    assert needs_other_weights("relu") == [] and "swiglu" in needs_other_weights("swiglu")[0]

@@ -18,6 +18,7 @@ from workbench.dashboard.jobs import Cancelled, Progress
 from workbench.dashboard.seeing import STEPS, Figures, Maps
 from workbench.dashboard.toggles import Configuration
 from workbench.models import swapping, training, vit
+from workbench.models.transformer import needs_other_weights
 from workbench.tasks import images
 
 LAYERS, HEADS = 4, 4
@@ -69,7 +70,7 @@ def names(collection: str) -> list[str]:
 def why_not(what: str, name: str, implementation: str = "auto") -> list[str]:
     """Why the network cannot take a choice, in sentences; an empty list means that it can."""
     if what == "activation":
-        return swapping.why_not(activation=name)
+        return needs_other_weights(name)
     if what == "implementation" and implementation not in ("auto", "reference", "fast"):
         return ["The small network runs attention and activation alike: as reference or as fast."]
     return []

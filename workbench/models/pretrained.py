@@ -28,7 +28,7 @@ from torch import Tensor
 
 from workbench import controls
 from workbench.models.hugging_face import Call, interface_name, register_attention
-from workbench.models.transformer import chosen
+from workbench.models.transformer import chosen, needs_other_weights
 from workbench.paper import Method
 from workbench.tasks.sentences import EXAMPLES
 
@@ -149,12 +149,7 @@ class Encoder:
         implementation: str = "auto",
     ) -> list[str]:
         """Why this configuration cannot run here, in sentences; an empty list means that it runs."""
-        reasons = []
-        if (branches := chosen(activation, "activation").branches) > 1:
-            reasons.append(
-                f"{activation} multiplies the outputs of {branches} up-projections; "
-                "the pretrained weights have one, so it would have to be trained anew."
-            )
+        reasons = needs_other_weights(activation)
         method = chosen(attention, "attention")
         if implementation != "auto":
             config = self._original.config
@@ -209,8 +204,8 @@ class Encoder:
         if implementation not in ("auto", *method.implementations):
             choices = ", ".join(("auto", *method.implementations))
             raise ValueError(f"{attention} has no implementation {implementation!r}: choose {choices}.")
-        if chosen(activation, "activation").branches > 1:
-            raise ValueError(" ".join(self.why_not(activation=activation)))
+        if reasons := needs_other_weights(activation):
+            raise ValueError(" ".join(reasons))
         model = self.model(attention=attention, activation=activation, activation_order=activation_order)
         return model, Call(options, implementation, self._checked(layers))
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from workbench.models.transformer import chosen
+from workbench.models.transformer import chosen, needs_other_weights
 from workbench.models.vit import ViT
 
 COEFFICIENTS = (".activation.weight", ".activation.bias")
@@ -45,18 +45,8 @@ def swapped(model: ViT, *, layers: Collection[int] | None = None, images: Tensor
     return made.eval()
 
 
-def why_not(*, activation: str = "gelu") -> list[str]:
-    """Why weights trained with GELU cannot take an activation, in sentences; an empty list means that they can."""
-    if (branches := chosen(activation, "activation").branches) > 1:
-        return [
-            f"{activation} multiplies the outputs of {branches} up-projections; the trained weights have one, so it "
-            "would have to be trained anew."
-        ]
-    return []
-
-
 def _filled(model: ViT, changes: dict[str, Any]) -> ViT:
-    if reasons := why_not(activation=changes.get("activation", "gelu")):
+    if reasons := needs_other_weights(changes.get("activation", "gelu")):
         raise ValueError(" ".join(reasons))
     made = ViT(dataclasses.replace(model.config, **changes)).to(model.head.weight.device)
     try:

@@ -108,6 +108,16 @@ def chosen(name: str, toggle: Toggle) -> Method:
     return choices[name]
 
 
+def needs_other_weights(activation: str) -> list[str]:
+    """Why weights trained with a plain activation cannot take this one, in sentences; empty: they can."""
+    if (branches := chosen(activation, "activation").branches) > 1:
+        return [
+            f"{activation} multiplies the outputs of {branches} up-projections; the trained weights have one, so it "
+            "would have to be trained anew."
+        ]
+    return []
+
+
 class SelfAttention(nn.Module):
     """Project to heads, attend with the configured method, project back. x (batch, n, width) -> the same shape."""
 
