@@ -7,7 +7,6 @@ that is on the screen. A page to come is one line in ``PAGES`` and one module wi
 from __future__ import annotations
 
 import functools
-import gc
 import html
 import importlib
 import logging
@@ -198,12 +197,8 @@ def open_session() -> None:
         mailbox.open()
         shell.ticking = ticking
         shell.tick()
-        # A page is many small parts that stay until the visitor goes. While the collector looks through those of fifty
-        # visitors nobody's click is answered, for the better part of a second: it need not.
-        gc.freeze()
 
     def close(context: Any) -> None:
-        gc.unfreeze()
         if ticking.running:
             ticking.stop()
         shell.close()
