@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+import needs
 from workbench import measure
 from workbench.attention import hierarchical_self_attention as paper
 from workbench.attention.hierarchical_self_attention import Tree
@@ -166,9 +167,8 @@ def test_layers_without_the_encoder(monkeypatch):
     assert torch.allclose(hierarchical.sum(-1), softmax.sum(-1))
 
 
+@needs.encoder
 def test_layers_of_the_encoder():
-    if lesson.pretrained.why_not():
-        pytest.skip("the encoder is not installed")
     lost = lesson.swapped_layers()
     assert lost["layer 6"] > lost["layer 1"], "the text says that later layers are not the safer ones here"
     assert 0.1 > lost["all layers"] > max(lost[f"layer {number}"] for number in range(1, 7))
@@ -187,8 +187,5 @@ def test_the_claims_of_a_gpu():
 
 
 def test_what_was_recorded_can_be_drawn():
-    frame = measure.recorded("hierarchical_self_attention")
-    if frame is None:
-        pytest.skip("nothing was recorded yet")
-    rows = frame.query("status == 'ok' and direction == 'forward'")
+    rows = measure.recorded("hierarchical_self_attention").query("status == 'ok' and direction == 'forward'")
     assert {"hierarchical_attention", "flash_attention_2"} <= set(rows["method"])

@@ -6,9 +6,9 @@ import time
 
 import pytest
 
-from workbench.models import pretrained
+import needs
 
-pytestmark = pytest.mark.skipif(bool(pretrained.why_not()), reason=" ".join(pretrained.why_not()) or "none")
+pytestmark = needs.encoder
 
 LONG = "The old bank by the river lent the young man who fished there enough money to buy a boat , and he paid it back"
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+import needs
 from dashboard.visitor import Visitor
 from workbench.dashboard import first_screen, inspecting, seeing
 from workbench.dashboard.inspect_page import InspectPage
@@ -12,10 +13,9 @@ from workbench.dashboard.jobs import Cache, Worker
 from workbench.dashboard.seeing import Figures, Maps
 from workbench.dashboard.toggles import Configuration
 from workbench.measure import Timing
-from workbench.models import pretrained
 from workbench.tasks.sentences import EXAMPLES
 
-pytestmark = pytest.mark.skipif(bool(pretrained.why_not()), reason=" ".join(pretrained.why_not()) or "none")
+pytestmark = needs.encoder
 
 PLAIN = Configuration({"attention": "softmax_attention", "activation": "gelu"})
 FLASH = Configuration({"attention": "flash_attention_2", "activation": "gelu"})

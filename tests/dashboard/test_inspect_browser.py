@@ -5,10 +5,10 @@ import re
 
 import pytest
 
+import needs
 from dashboard.test_browser import UNNAMED, card, measured, quiet, slider
-from workbench.models import pretrained
 
-pytestmark = pytest.mark.skipif(bool(pretrained.why_not()), reason=" ".join(pretrained.why_not()) or "none")
+pytestmark = needs.encoder
 
 TEXT = "The+cat+sleeps%2C+the+dog+runs."
 MATRICES = """() => [...Bokeh.documents[0]._all_models.values()].filter((model) => model.name === "matrix")

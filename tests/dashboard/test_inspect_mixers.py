@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+import needs
 from dashboard.visitor import Visitor
 from workbench.dashboard import inspecting, seeing, state, toggles
 from workbench.dashboard.inspect_page import InspectPage
@@ -11,9 +12,8 @@ from workbench.dashboard.inspect_state import InspectState, why_not
 from workbench.dashboard.inspect_words import TRY
 from workbench.dashboard.inspecting import Request
 from workbench.dashboard.jobs import Cache, Worker
-from workbench.models import pretrained
 
-pytestmark = pytest.mark.skipif(bool(pretrained.why_not()), reason=" ".join(pretrained.why_not()) or "none")
+pytestmark = needs.encoder
 
 TEXT = "The cat sleeps, the dog runs."
 TOKENS = ["[CLS]", "the", "cat", "sleeps", ",", "the", "dog", "runs", ".", "[SEP]"]

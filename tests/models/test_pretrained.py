@@ -7,13 +7,14 @@ import time
 import pytest
 import torch
 
+import needs
 from workbench import catalog
 from workbench.models import hugging_face, pretrained
 from workbench.paper import Unavailable
 from workbench.tasks import text_trees
 from workbench.tasks.sentences import EXAMPLES
 
-pytestmark = pytest.mark.skipif(bool(pretrained.why_not()), reason=" ".join(pretrained.why_not()))
+pytestmark = needs.encoder
 
 ATTENTION = sorted(catalog.methods("attention"))
 MIXERS = sorted(catalog.mixers())
