@@ -7,6 +7,7 @@ paper's equations, ``poly_norm.fast`` the version that pays off. Nothing here im
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -56,6 +57,25 @@ class Cost:
 def runs_anywhere(*inputs: Any, **options: Any) -> list[str]:
     """The ``why_not`` of an implementation that is plain PyTorch: no reason against it."""
     return []
+
+
+def kernel_or_cpu(x: torch.Tensor, kernel: str, *arguments: Any) -> list[str]:
+    """The ``why_not`` of an implementation that is a kernel on CUDA and PyTorch on a CPU, for inputs that lie where x
+    does. On CUDA the module ``workbench_kernels.<kernel>`` is asked, ``why_not(*arguments)``; it is imported only then.
+    """
+    if x.is_cpu or x.is_meta:
+        return []
+    if not x.is_cuda:
+        return [f"There is a kernel for CUDA and a path for CPU, not for {x.device.type}."]
+    return importlib.import_module(f"workbench_kernels.{kernel}").why_not(*arguments)
+
+
+def standard_normal(shape: tuple[int, ...], *, device: str, dtype: str, seed: int) -> torch.Tensor:
+    """Normal numbers of mean 0 and variance 1, the same for the same seed; on "meta" only their shape."""
+    import torch
+
+    generator = None if device == "meta" else torch.Generator(device).manual_seed(seed)
+    return torch.randn(shape, generator=generator, device=device, dtype=getattr(torch, dtype))
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from torch import Tensor
 from workbench.attention._inputs import cost, example, prepare
 from workbench.attention._quantum_doubly_stochastic_scaling import bytes_at_a_time
 from workbench.controls import Range
-from workbench.paper import Cost, Example
+from workbench.paper import Cost, Example, kernel_or_cpu
 
 NOT_CAUSAL = (
     "A causal doubly stochastic map can only be the identity: the first query sees one key and spends all on it, which "
@@ -45,13 +45,7 @@ def prepare_whole(
 
 def why_not_sinkhorn(query: Tensor, key: Tensor, value: Tensor, **options: object) -> list[str]:
     """Why the fused kernel cannot run on these inputs, in sentences."""
-    if query.is_cpu or query.is_meta:
-        return []
-    if not query.is_cuda:
-        return [f"There is a kernel for CUDA and a path for CPU, not for {query.device.type}."]
-    from workbench_kernels.sinkhorn import why_not
-
-    return why_not(query.dtype, query.shape[-1])
+    return kernel_or_cpu(query, "sinkhorn", query.dtype, query.shape[-1])
 
 
 def sinkhorn_workspace(implementation: str, query: Tensor, key: Tensor, value: Tensor, **options: object) -> int:

@@ -16,7 +16,7 @@ from workbench.attention._quantum_doubly_stochastic_circuit import (
 )
 from workbench.attention._quantum_doubly_stochastic_inputs import prepare_square
 from workbench.controls import Range
-from workbench.paper import Cost, Example
+from workbench.paper import Cost, Example, kernel_or_cpu
 
 MOST_TOKENS = 64  # the circuit then needs 4096 angles, and so 74 layers
 LARGEST_EXAMPLE = 16  # beyond, the equations keep too much for the backward pass
@@ -114,13 +114,7 @@ def padded_scores(scores: Tensor, tokens: int) -> Tensor:
 
 def why_not_qontot(query: Tensor, key: Tensor, value: Tensor, **options: object) -> list[str]:
     """Why the simulation cannot run on these inputs, in sentences."""
-    if query.is_cpu or query.is_meta:
-        return []
-    if not query.is_cuda:
-        return [f"There is a kernel for CUDA and a path for CPU, not for {query.device.type}."]
-    from workbench_kernels.tiles import why_not
-
-    return why_not(query.dtype)
+    return kernel_or_cpu(query, "tiles", query.dtype)
 
 
 def qontot_example(

@@ -33,6 +33,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from workbench.attention._flash_attention_2_claims import CLAIMS
 from workbench.attention._inputs import (
     Causal,
     KeyOrValue,
@@ -57,7 +58,7 @@ from workbench.attention._standard import (
     without_blocks,
 )
 from workbench.controls import Range
-from workbench.paper import Baseline, Claim, Method, Paper, Recording
+from workbench.paper import Baseline, Method, Paper, Recording, kernel_or_cpu
 
 Block = Annotated[int | None, Range(1, 4096), "Tokens in a block; changes the order of work, never the result."]
 
@@ -374,13 +375,7 @@ def fast(
 
 def why_not_fast(query: Tensor, key: Tensor, value: Tensor, **options: object) -> list[str]:
     """Why ``fast`` cannot run on these inputs, in sentences."""
-    if query.is_cpu or query.is_meta:
-        return []
-    if not query.is_cuda:
-        return [f"There is a kernel for CUDA and a path for CPU, not for {query.device.type}."]
-    from workbench_kernels.flash_attention import why_not
-
-    return why_not(query.dtype, query.shape[-1], options.get("scale"))
+    return kernel_or_cpu(query, "flash_attention", query.dtype, query.shape[-1], options.get("scale"))
 
 
 # --- memory, methods, the paper --------------------------------------------------------------------------------------
@@ -451,102 +446,7 @@ PAPER = Paper(
     chapter="attention",
     idea="Exact attention in linear memory, arranged so that a GPU spends its time on matrix products.",
     methods=(softmax_attention, flash_attention_2),
-    claims=(
-        Claim(
-            name="gradients_exact",
-            statement="The blockwise backward pass gives the gradients of standard attention.",
-            where="Sec. 3.1, Algorithm 2",
-            reported="exact",
-            unit="relative error",
-            how="Algorithm 2 against autograd of the direct formula, float64",
-            high=1e-10,
-            must_hold=("cpu", "gpu"),
-        ),
-        Claim(
-            name="normalisations_saved",
-            statement="Version 2 divides the output once; version 1 divided it after every column block.",
-            where="Sec. 3.1.1",
-            reported="fewer non-matmul FLOPs",
-            unit="v1 divisions / v2 divisions",
-            how="operations counted at 1024 tokens in blocks of 64: 16 column blocks",
-            low=16,
-            high=16,
-            must_hold=("cpu", "gpu"),
-        ),
-        Claim(
-            name="causal_blocks_visited",
-            statement="With a causal mask about half of the blocks are skipped.",
-            where="Sec. 3.1.1",
-            reported="about 1/2",
-            unit="fraction of blocks visited",
-            how="blocks counted at 1024 tokens in blocks of 64; (1 + 1/16) / 2 is expected",
-            low=0.53125,
-            high=0.53125,
-            must_hold=("cpu", "gpu"),
-        ),
-        Claim(
-            name="memory_growth",
-            statement="Memory beside input and output grows linearly with the number of tokens, not quadratically.",
-            where="Sec. 2.3, Sec. 3.1",
-            reported="O(N)",
-            unit="exponent when tokens double",
-            how="peak extra bytes of fast at two lengths, log2 of their ratio",
-            high=1.1,
-            must_hold=("cpu", "gpu"),
-        ),
-        Claim(
-            name="faster_than_standard",
-            statement="Several times faster than attention that writes the score matrix.",
-            where="Sec. 4.1, Fig. 4-6",
-            reported="3-10 x on an A100",
-            unit="x",
-            how="time of the direct formula over time of fast, forward, at 2048 tokens or more",
-            low=3,
-            must_hold=("gpu",),
-            caveat="On a CPU the gap is smaller: matrix products are slower there, so traffic matters less.",
-        ),
-        Claim(
-            name="causal_speedup",
-            statement="A causal mask makes it faster, since blocks above the diagonal are skipped.",
-            where="Sec. 3.1.1",
-            reported="1.7-1.8 x on an A100",
-            unit="x",
-            how="time of full over time of causal attention, forward, at 8192 tokens or more",
-            low=1.6,
-            high=2.05,
-            must_hold=("gpu",),
-        ),
-        Claim(
-            name="backward_rate",
-            statement="The backward pass runs at a lower rate than the forward pass.",
-            where="Sec. 4.1, Fig. 5",
-            reported="about 0.7 to 0.9",
-            unit="backward TFLOP/s / forward TFLOP/s",
-            how="both measured on the same inputs, the paper's FLOP formula",
-            high=1.0,
-            must_hold=("gpu",),
-        ),
-        Claim(
-            name="sequence_parallelism",
-            statement="With few heads, parallelism over the sequence is what fills the GPU.",
-            where="Sec. 3.2",
-            reported="speed-up grows with sequence length",
-            unit="x",
-            how="one head, 16384 tokens: all row blocks one after the other, as in version 1, over all at once",
-            low=10,
-            must_hold=("gpu",),
-            caveat="Needs a GPU: a CPU with few cores is full with one head.",
-        ),
-        Claim(
-            name="fraction_of_peak",
-            statement="Reaches a large part of the matrix rate of the GPU.",
-            where="Sec. 4.1",
-            reported="73 % of the A100's peak",
-            unit="% of the measured matrix rate",
-            how="forward rate at head_dim 128 over the rate of a large matrix product on the same GPU",
-            caveat="A Triton kernel on Hopper does not reach the fraction that CUDA code reached on an A100.",
-        ),
-    ),
+    claims=CLAIMS,
     recordings=tuple(
         Recording(
             group=f"{mask}, head_dim {head_dim}",

@@ -48,7 +48,7 @@ from workbench.attention._hierarchical_self_attention_tree import Level, Tree
 from workbench.attention._inputs import Causal, KeyOrValue, Output, Query, example
 from workbench.attention._inputs import prepare as with_repeated_heads
 from workbench.controls import Range
-from workbench.paper import Baseline, Cost, Method, Paper
+from workbench.paper import Baseline, Cost, Method, Paper, kernel_or_cpu
 
 __all__ = [
     "PAPER",
@@ -234,13 +234,9 @@ def fast(
 
 def why_not_fast(query: Tensor, key: Tensor, value: Tensor, **options: object) -> list[str]:
     """Why ``fast`` cannot run on these inputs, in sentences."""
-    if options.get("tree") is not None or query.is_cpu or query.is_meta:
+    if options.get("tree") is not None:
         return []
-    if not query.is_cuda:
-        return [f"There is a kernel for CUDA and a path for CPU, not for {query.device.type}."]
-    from workbench_kernels.hierarchical import why_not
-
-    return why_not(query.dtype, query.shape[-1])
+    return kernel_or_cpu(query, "hierarchical", query.dtype, query.shape[-1])
 
 
 # --- inputs, cost, the paper ------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 from workbench.controls import Range
 from workbench.feedforward._compiled import compiled
-from workbench.paper import Baseline, Cost, Example, Method
+from workbench.paper import Baseline, Cost, Example, Method, kernel_or_cpu, standard_normal
 
 Rows = Float[Tensor, "*rows hidden"]
 GatedRows = Float[Tensor, "*rows two_hidden"]
@@ -34,23 +34,18 @@ def halves(name: str, x: Tensor) -> tuple[Tensor, Tensor]:
     return gate, value
 
 
-def normal(shape: tuple[int, ...], device: str, dtype: str, seed: int) -> Tensor:
-    generator = None if device == "meta" else torch.Generator(device).manual_seed(seed)
-    return torch.randn(shape, generator=generator, device=device, dtype=getattr(torch, dtype))
-
-
 def plain_example(
     rows: int, *, device: str = "cpu", dtype: str = "float32", seed: int = 0, hidden: Hidden = 1024
 ) -> Example:
     """Standard-normal rows (rows, hidden)."""
-    return Example({"x": normal((rows, hidden), device, dtype, seed)})
+    return Example({"x": standard_normal((rows, hidden), device=device, dtype=dtype, seed=seed)})
 
 
 def gated_example(
     rows: int, *, device: str = "cpu", dtype: str = "float32", seed: int = 0, hidden: Hidden = 1024
 ) -> Example:
     """Standard-normal rows (rows, 2 hidden): gate, then value."""
-    return Example({"x": normal((rows, 2 * hidden), device, dtype, seed)})
+    return Example({"x": standard_normal((rows, 2 * hidden), device=device, dtype=dtype, seed=seed)})
 
 
 def cost(forward: int, backward: int, x: Tensor, output: Tensor, coefficients: int = 0) -> Cost:
@@ -90,13 +85,7 @@ def workspace(reference: int, pieces: int = 0) -> Callable[..., int]:
 
 def why_not_fast(x: Tensor, *inputs: Tensor, **options: object) -> list[str]:
     """Why the fused kernels cannot run on these inputs, in sentences."""
-    if x.is_cpu or x.is_meta:
-        return []
-    if not x.is_cuda:
-        return [f"There is a kernel for CUDA and a path for CPU, not for {x.device.type}."]
-    from workbench_kernels.tiles import why_not
-
-    return why_not(x.dtype)
+    return kernel_or_cpu(x, "tiles", x.dtype)
 
 
 def checkpointed(function: Callable[..., Tensor]) -> Baseline:

@@ -42,6 +42,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from workbench.controls import Range
+from workbench.feedforward._polycom_claims import CLAIMS
 from workbench.feedforward._polycom_comparison import geglu, gelu, reglu, relu, relu_squared, swiglu
 from workbench.feedforward._polycom_inputs import (
     Hidden,
@@ -49,7 +50,6 @@ from workbench.feedforward._polycom_inputs import (
     activation,
     check_rows,
     cost,
-    normal,
     why_not_fast,
     workspace,
 )
@@ -63,7 +63,7 @@ from workbench.feedforward._polycom_theory import (
     sawtooth_square,
     spline_error,
 )
-from workbench.paper import Claim, Cost, Example, Method, Paper, Recording
+from workbench.paper import Cost, Example, Method, Paper, Recording, standard_normal
 
 __all__ = [
     "PAPER",
@@ -303,7 +303,7 @@ def polynomial_example(
 ) -> Example:
     """Standard-normal rows (rows, hidden); coefficients 1/order and no bias, as at the start of training."""
     placed = {"device": device, "dtype": getattr(torch, dtype)}
-    x = normal((rows, hidden), device, dtype, seed)
+    x = standard_normal((rows, hidden), device=device, dtype=dtype, seed=seed)
     return Example({"x": x, "weight": torch.full((order,), 1 / order, **placed), "bias": torch.zeros(1, **placed)})
 
 
@@ -362,150 +362,7 @@ PAPER = Paper(
     chapter="feedforward",
     idea="A polynomial of low order with learned coefficients, kept tame by ReLU or by normalisation.",
     methods=(relu, gelu, relu_squared, swiglu, geglu, reglu, poly_relu, poly_norm),
-    claims=(
-        Claim(
-            name="exact_identities",
-            statement="PolyReLU units hold x², x³ and products exactly.",
-            where="Sec. 3, Lemma 1",
-            reported="exact",
-            unit="largest relative error",
-            how="identity_errors on random pairs, float64",
-            high=1e-15,
-            must_hold=("cpu", "gpu"),
-        ),
-        Claim(
-            name="contains_relu_networks",
-            statement="Every ReLU network is a PolyReLU network of the same size.",
-            where="Sec. 3, Theorem 1",
-            reported="exact",
-            unit="largest difference",
-            how="one random ReLU network, its activations replaced by PolyReLU with coefficients (0, 1, 0, 0)",
-            high=0.0,
-            must_hold=("cpu", "gpu"),
-        ),
-        Claim(
-            name="width_price",
-            statement="A ReLU network pays for x² in width: n straight pieces leave an error of 1 / (8 n²).",
-            where="Sec. 3, behind Theorem 3",
-            reported="lower bound that grows as the error falls",
-            unit="8 n² times the error, n = 32",
-            how="piecewise_linear_error",
-            low=1 - 1e-9,
-            high=1 + 1e-9,
-            must_hold=("cpu", "gpu"),
-        ),
-        Claim(
-            name="depth_price",
-            statement="A ReLU network pays for x² in depth: a layer buys a factor of 4, so depth is ln(1/error).",
-            where="Sec. 3, Theorems 2 and 3",
-            reported="O(ln²(1/ε)) above, Ω(ln(1/ε)) below",
-            unit="error of m layers / error of m + 1",
-            how="sawtooth_error at m = 1 to 6",
-            low=4 - 1e-6,
-            high=4 + 1e-6,
-            must_hold=("cpu", "gpu"),
-        ),
-        Claim(
-            name="relu_rate",
-            statement="On a smooth function the error of ReLU units falls like n^-2.",
-            where="Sec. 3, Theorem 4",
-            reported="2 (size ε^(-1/2))",
-            unit="order",
-            how="rate of spline_error with power 1 at 16, 32 and 64 units",
-            low=1.9,
-            high=2.1,
-            must_hold=("cpu", "gpu"),
-        ),
-        Claim(
-            name="poly_relu_rate",
-            statement="On the same function the error of cubic PolyReLU units falls like n^-4.",
-            where="Sec. 3, Theorem 4",
-            reported="4 (size ε^(-1/4))",
-            unit="order",
-            how="rate of spline_error with power 3 at 16, 32 and 64 units",
-            low=3.8,
-            high=4.3,
-            must_hold=("cpu", "gpu"),
-        ),
-        Claim(
-            name="saved_memory",
-            statement="The extra memory of the activation need not exist: x alone is enough for the backward pass.",
-            where="Appendix (the paper gets there with checkpointing, which computes the forward pass twice)",
-            reported="1 (with checkpointing)",
-            unit="bytes kept / bytes of x",
-            how="saved_bytes of fast PolyNorm in float32, 1024 wide or more; the row scales are the 0.3 %",
-            low=1.0,
-            high=1.01,
-            must_hold=("cpu", "gpu"),
-        ),
-        Claim(
-            name="eager_memory",
-            statement="Written as the formula, PolyNorm keeps six tensors of the size of x for its backward pass.",
-            where="Appendix",
-            reported="the reason for checkpointing",
-            unit="bytes kept / bytes of x",
-            how="saved_bytes of the reference in float32, 1024 wide or more",
-            low=5.9,
-            high=6.1,
-            must_hold=("cpu", "gpu"),
-        ),
-        Claim(
-            name="feed_forward_overhead",
-            statement="In a feed-forward block the polynomial costs next to nothing.",
-            where="Appendix",
-            reported="small",
-            unit="time of PolyNorm's block / time of GELU's",
-            how="forward and backward of a block of equal size, fast",
-            high=1.05,
-            caveat="Holds where matrix products dominate: blocks of a real model's width on a GPU.",
-        ),
-        Claim(
-            name="best_order",
-            statement="Order 3 is the best trade-off.",
-            where="ablation of the order",
-            reported="3 better than 2; 4 gives little",
-            unit="error with order 2 / error with order 3",
-            how="order_errors: one hidden layer with drawn weights on a smooth function of two variables",
-            low=1.0,
-            caveat="A fit, not a language model: here order 4 is better still; the paper sees no gain worth its cost.",
-        ),
-        Claim(
-            name="loss_gap",
-            statement="At equal parameters a 1B language model trains to a lower loss than with SwiGLU.",
-            where="table of dense results",
-            reported="2.17 against 2.19 nats after 250B tokens",
-            unit="nats, SwiGLU minus PolyNorm",
-            how="small language models with equal parameters, mean over seeds",
-            caveat="The reported gap is smaller than the spread between seeds at this scale: shown, no proof.",
-        ),
-        Claim(
-            name="weight_rank",
-            statement="Feed-forward matrices have a higher effective rank.",
-            where="analysis section",
-            reported="higher than with SwiGLU",
-            unit="effective_rank of PolyNorm's matrices / of SwiGLU's",
-            how="the small language models above, mean over layers",
-            caveat="Small models trained briefly; reported only.",
-        ),
-        Claim(
-            name="zero_shot",
-            statement="Better on average over six zero-shot tasks.",
-            where="table of dense results",
-            reported="+1.21 % against SwiGLU",
-            unit="percentage points",
-            how="not measured",
-            caveat="Needs a language model of 1B parameters trained on hundreds of billions of tokens.",
-        ),
-        Claim(
-            name="mixture_of_experts",
-            statement="Lower validation loss in a mixture-of-experts model with 1B active of 7B parameters.",
-            where="mixture-of-experts section",
-            reported="about 0.02 nats lower on all 11 sets",
-            unit="nats",
-            how="not measured",
-            caveat="Needs the full-size model.",
-        ),
-    ),
+    claims=CLAIMS,
     recordings=tuple(
         Recording(group=f"hidden {hidden}", methods=methods, sizes=sizes, shape={"hidden": hidden})
         for hidden, sizes, methods in (

@@ -34,7 +34,6 @@ which asks whether the first block's *output* changed, not whether its *forecast
 passes the one test and fails the other.
 """
 
-from collections.abc import Callable
 from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
@@ -45,17 +44,37 @@ from torch import Tensor
 
 from workbench.controls import Range
 from workbench.generation._confidence_gated_taylor_claims import CLAIMS
-from workbench.generation._trajectories import check_features, normal, trajectories, wide, working_type
+from workbench.generation._confidence_gated_taylor_inputs import (
+    Order,
+    blocks_cost,
+    blocks_example,
+    blocks_workspace,
+    cache_workspace,
+    check_blocks,
+    check_gate,
+    gate_cost,
+    gate_example,
+    gate_workspace,
+)
+from workbench.generation._trajectories import (
+    Features,
+    FirstFull,
+    Interval,
+    Weights,
+    check_features,
+    method,
+    wide,
+    working_type,
+)
 from workbench.generation.taylorseer import (
     Clock,
     DerivativeCache,
     forecast_matrix,
     full_steps,
-    taylor_weights,
     taylorseer,
     why_not_fast,
 )
-from workbench.paper import Cost, Example, Method, Paper, Recording, runs_anywhere
+from workbench.paper import Paper, Recording, runs_anywhere
 from workbench_kernels.operators import operator
 
 __all__ = [
@@ -71,7 +90,6 @@ __all__ = [
 ]
 
 Blocks = Float[Tensor, "batch blocks steps tokens width"]
-Features = Float[Tensor, "batch steps tokens width"]
 Threshold = Annotated[
     float, Range(0.0, 1.0), "Relative error of the first block's forecast from which on it is refused."
 ]
@@ -79,13 +97,7 @@ Change = Annotated[
     float, Range(0.0, 1.0), "Relative change of what the first block adds from which on all is computed."
 ]
 Warmup = Annotated[int, Range(0, 12), "Steps up to this one are full."]
-Order = Annotated[int, Range(0, 4), "Highest derivative that is kept."]
 Scope = Annotated[Literal["batch", "sample"], "One decision for the batch, or one for each sample."]
-Interval = Annotated[int, Range(1, 12), "Every so many steps the network is computed; in between it is forecast."]
-FirstFull = Annotated[int, Range(1, 12), "Steps at the start that are all computed."]
-Weights = Annotated[
-    Literal["taylor", "newton"], "x^i / i! of the paper, or Newton's, exact for polynomials on an even grid."
-]
 
 
 # --- the reference ---------------------------------------------------------------------------------------------------
@@ -112,7 +124,7 @@ def confidence_gated_taylor_reference(
     Raises ``ValueError`` for other shapes. The decisions are not differentiable; what they leave is, and linear.
     """
     check_features("confidence_gated_taylor", features, 5)
-    _check_blocks("confidence_gated_taylor", features, 2)
+    check_blocks("confidence_gated_taylor", features, 2)
     if scope == "sample" and len(features) > 1:
         options = {"warmup": warmup, "order_first": order_first, "order_last": order_last}
         return torch.cat(
@@ -158,7 +170,7 @@ def first_block_cache_reference(features: Blocks, *, threshold: Change = 0.1) ->
     other shapes.
     """
     check_features("first_block_cache", features, 5)
-    _check_blocks("first_block_cache", features, 3)
+    check_blocks("first_block_cache", features, 3)
     seen, steps, before, rest = [], features.shape[2], None, None
     for step in range(steps):
         tokens, first, last = wide(features[:, :, step]).unbind(1)
@@ -181,7 +193,7 @@ def gate_error_reference(
     The forecast is sum_i weights_i D^(i). Added in float32 (float64 for float64), returned in hidden's type. Their
     ratio is a sample's error; the ratio of their sums, the batch's. Raises ``ValueError`` for shapes that do not fit.
     """
-    _check_gate(hidden, derivatives, weights)
+    check_gate(hidden, derivatives, weights)
     truth = wide(hidden)
     forecast = einsum(
         wide(weights), wide(derivatives), "batch entries, batch entries tokens width -> batch tokens width"
@@ -302,7 +314,7 @@ def confidence_gated_taylor_fast(
     """The decisions first, from the first block alone; then one matrix product. Arguments and errors as
     ``reference``."""
     check_features("confidence_gated_taylor", features, 5)
-    _check_blocks("confidence_gated_taylor", features, 2)
+    check_blocks("confidence_gated_taylor", features, 2)
     matrices = torch.ops.workbench.gate_matrices(
         features.detach(), float(threshold), warmup, order_first, order_last, scope == "sample"
     )
@@ -325,7 +337,7 @@ def last_block_forecast_fast(
 def first_block_cache_fast(features: Blocks, *, threshold: Change = 0.1) -> Features:
     """The decisions first; then one gather and one sum. Arguments and errors as ``reference``."""
     check_features("first_block_cache", features, 5)
-    _check_blocks("first_block_cache", features, 3)
+    check_blocks("first_block_cache", features, 3)
     reference = torch.ops.workbench.last_full(features.detach(), float(threshold))
     first, last = wide(features[:, 1]), wide(features[:, 2])
     again = first + (last - first).index_select(1, reference)
@@ -336,7 +348,7 @@ def first_block_cache_fast(features: Blocks, *, threshold: Change = 0.1) -> Feat
 def gate_error_fast(hidden: Tensor, derivatives: Tensor, weights: Tensor) -> Tensor:
     """One pass over differences and truth, the forecast never written down; sums in a fixed order. Arguments and errors
     as ``reference``."""
-    _check_gate(hidden, derivatives, weights)
+    check_gate(hidden, derivatives, weights)
     from workbench_kernels import forecast
 
     return (forecast.error_sums(hidden, derivatives, weights) / hidden[0].numel()).to(hidden.dtype)
@@ -358,104 +370,10 @@ def forecast_errors(
     return torch.where(torch.tensor(full), torch.nan, torch.stack(errors).double().cpu())
 
 
-# --- inputs and cost -------------------------------------------------------------------------------------------------
-
-Batch = Annotated[int, Range(1, 1024, log=True), "Samples drawn at once; with guidance each counts twice."]
-Tokens = Annotated[int, Range(1, 65536, log=True), "Tokens of an image."]
-Width = Annotated[int, Range(1, 16384, log=True), "Numbers of a token."]
-
-
-def _blocks_example(blocks: int) -> Callable[..., Example]:
-    def example(
-        steps: int,
-        *,
-        device: str = "cpu",
-        dtype: str = "float32",
-        seed: int = 0,
-        batch: Batch = 2,
-        tokens: Tokens = 16,
-        width: Width = 48,
-    ) -> Example:
-        """Smooth curves (batch, blocks, steps, tokens, width): a few slow waves of drawn strength, a little noise."""
-        return Example({"features": trajectories((batch, blocks, steps, tokens, width), device, dtype, seed)})
-
-    return example
-
-
-def gate_example(
-    tokens: int,
-    *,
-    device: str = "cpu",
-    dtype: str = "float32",
-    seed: int = 0,
-    batch: Batch = 2,
-    order: Order = 1,
-    width: Width = 48,
-) -> Example:
-    """A standard-normal first block and differences; Taylor weights of one, two, ... steps' distance."""
-    stack = normal((batch, order + 1, tokens, width), device, dtype, seed + 1)
-    factors = [taylor_weights(1 + sample % 3, order + 1) for sample in range(batch)]
-    return Example(
-        {
-            "hidden": normal((batch, tokens, width), device, dtype, seed),
-            "derivatives": stack,
-            "weights": torch.tensor(factors, device=device, dtype=stack.dtype),
-        }
-    )
-
-
-def blocks_cost(features: Tensor, **options: object) -> Cost:
-    """Some operations for each number: a forecast, a comparison, a difference."""
-    flops = 4 * features.numel()
-    moved = features.nbytes + features[:, 0].numel() * features.element_size()
-    return Cost(flops, moved, flops, moved)
-
-
-def gate_cost(hidden: Tensor, derivatives: Tensor, weights: Tensor) -> Cost:
-    """2 operations for each number of the differences, as PyTorch counts the reference's sum over entries."""
-    moved = hidden.nbytes + derivatives.nbytes + weights.nbytes + 2 * len(hidden) * hidden.element_size()
-    return Cost(2 * derivatives.numel(), moved, 4 * derivatives.numel(), moved + hidden.nbytes + derivatives.nbytes)
-
-
-def blocks_workspace(implementation: str, features: Tensor, **options: object) -> int:
-    """Reference: forecasts before they are stacked, and the differences. Fast: the square of the steps, for every
-    sample at most; and 16-bit numbers in 32."""
-    batch, _, steps, *_ = features.shape
-    wider = 1 if features.element_size() >= 4 else 3
-    one = features[:, 0].numel() * features.element_size()
-    stacks = 12 * wider * one // steps
-    if implementation == "reference":
-        return one + stacks
-    squares = (3 if features.is_cpu else 1) * 8 * steps**2 * (batch if options.get("scope") == "sample" else 1)
-    return squares + stacks + 2 * (wider - 1) * one
-
-
-def cache_workspace(implementation: str, features: Tensor, **options: object) -> int:
-    """Reference: forecasts before they are stacked, and what is used again. Fast: a few trajectories."""
-    one = features[:, 0].numel() * features.element_size()
-    wider = 1 if features.element_size() >= 4 else 3
-    return wider * (one + 6 * one // features.shape[2]) if implementation == "reference" else 3 * wider * one
-
-
-def gate_workspace(implementation: str, hidden: Tensor, derivatives: Tensor, weights: Tensor) -> int:
-    """A few tensors like the hidden one; 16-bit differences in 32."""
-    widened = 2 * derivatives.nbytes if hidden.element_size() < 4 else 0
-    return (
-        widened + 3 * hidden.numel() * max(4, hidden.element_size())
-        if implementation != "fast" or hidden.is_cpu
-        else 64
-    )
-
-
 # --- the methods -----------------------------------------------------------------------------------------------------
 
 
-def _method(name: str, title: str, idea: str, **settings: object) -> Method:
-    """What the methods of this module share."""
-    return Method(name=name, title=title, idea=idea, tolerance={"float64": 1e-12, "float32": 1e-5}, **settings)
-
-
-last_block_forecast = _method(
+last_block_forecast = method(
     "last_block_forecast",
     "Last-block forecast",
     "The last block's output is computed every N-th step and forecast in between: one trajectory to keep.",
@@ -468,7 +386,7 @@ last_block_forecast = _method(
     workspace=taylorseer.workspace,
 )
 
-first_block_cache = _method(
+first_block_cache = method(
     "first_block_cache",
     "First-block cache",
     "While the first block adds nearly what it added before, the other blocks' sum is used again.",
@@ -476,12 +394,12 @@ first_block_cache = _method(
     reference=first_block_cache_reference,
     fast=first_block_cache_fast,
     why_not_fast=runs_anywhere,
-    example=_blocks_example(3),
+    example=blocks_example(3),
     cost=blocks_cost,
     workspace=cache_workspace,
 )
 
-confidence_gated_taylor = _method(
+confidence_gated_taylor = method(
     "confidence_gated_taylor",
     "CG-Taylor",
     "The first block's forecast is checked at every step; where it is good, the last block's is used.",
@@ -489,12 +407,12 @@ confidence_gated_taylor = _method(
     reference=confidence_gated_taylor_reference,
     fast=confidence_gated_taylor_fast,
     why_not_fast=why_not_fast,
-    example=_blocks_example(2),
+    example=blocks_example(2),
     cost=blocks_cost,
     workspace=blocks_workspace,
 )
 
-gate_error = _method(
+gate_error = method(
     "gate_error",
     "The gate's error",
     "Forecast, compare and add up in one pass: two numbers a sample.",
@@ -534,25 +452,3 @@ PAPER = Paper(
         ),
     ),
 )
-
-
-# --- checks shared by the above --------------------------------------------------------------------------------------
-
-
-def _check_blocks(name: str, features: Tensor, count: int) -> None:
-    """Raise ``ValueError`` unless the second axis has ``count`` trajectories."""
-    if features.shape[1] != count:
-        what = "first and last block" if count == 2 else "the input, first and last block"
-        raise ValueError(f"{name} takes {count} trajectories, of {what}, not {features.shape[1]}.")
-
-
-def _check_gate(hidden: Tensor, derivatives: Tensor, weights: Tensor) -> None:
-    shapes = [tuple(each.shape) for each in (hidden, derivatives, weights)]
-    fits = derivatives.ndim == 4 and 0 not in shapes[1] and shapes[0] == (shapes[1][0], *shapes[1][2:])
-    if not fits or shapes[2] != shapes[1][:2]:
-        raise ValueError(
-            "gate_error takes hidden (batch, tokens, width), derivatives (batch, entries, tokens, width) and weights "
-            f"(batch, entries), not {', '.join(map(str, shapes))}."
-        )
-    if not all(each.is_floating_point() for each in (hidden, derivatives, weights)):
-        raise ValueError("gate_error takes floating-point numbers only.")

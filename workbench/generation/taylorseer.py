@@ -37,14 +37,12 @@ derivatives of 56 modules, one small kernel each. Reuse and the last block's for
 """
 
 from collections.abc import Callable, Sequence
-from typing import Annotated, Literal
 
 import torch
 from einops import einsum
 from jaxtyping import Float
 from torch import Tensor
 
-from workbench.controls import Range
 from workbench.generation._forecasting import (
     Clock,
     DerivativeCache,
@@ -59,15 +57,32 @@ from workbench.generation._forecasting import (
     taylor_weights,
 )
 from workbench.generation._taylorseer_claims import CLAIMS
+from workbench.generation._taylorseer_inputs import (
+    Order,
+    check_modules,
+    check_stack,
+    modules_cost,
+    modules_example,
+    modules_workspace,
+    reuse_workspace,
+    stack_cost,
+    stack_example,
+    stack_workspace,
+    trajectory_cost,
+    trajectory_example,
+    trajectory_workspace,
+)
 from workbench.generation._trajectories import (
     Features,
+    FirstFull,
+    Interval,
+    Weights,
     check_features,
-    normal,
-    trajectories,
+    method,
     wide,
     working_type,
 )
-from workbench.paper import Cost, Example, Method, Paper, Recording, runs_anywhere
+from workbench.paper import Method, Paper, Recording, kernel_or_cpu, runs_anywhere
 
 __all__ = [
     "PAPER",
@@ -89,12 +104,6 @@ __all__ = [
     "taylorseer",
 ]
 
-Interval = Annotated[int, Range(1, 12), "Every so many steps the network is computed; in between it is forecast."]
-Order = Annotated[int, Range(0, 4), "Highest derivative that is kept; 0 reuses the last value."]
-FirstFull = Annotated[int, Range(1, 12), "Steps at the start that are all computed."]
-Weights = Annotated[
-    Literal["taylor", "newton"], "x^i / i! of the paper, or Newton's, exact for polynomials on an even grid."
-]
 
 
 # --- the reference ---------------------------------------------------------------------------------------------------
@@ -152,7 +161,7 @@ def forecast_modules_reference(
     Added in float32 (float64 for float64), module after module as in the network; the result has hidden's type. Raises
     ``ValueError`` for shapes that do not fit together. 2 * modules * (entries + 1) operations a number.
     """
-    _check_modules(hidden, derivatives, gates, weights)
+    check_modules(hidden, derivatives, gates, weights)
     total, w = wide(hidden), wide(weights)
     for stack, gate in zip(wide(derivatives).unbind(1), wide(gates).unbind(1), strict=True):
         forecast = einsum(w, stack, "batch entries, batch entries tokens width -> batch tokens width")
@@ -171,7 +180,7 @@ def refresh_derivatives_reference(
     entry that rests on one that was never filled means nothing yet, and its weight is zero (``tables``). Raises
     ``ValueError`` for shapes that do not fit together. 2 operations a number of the result.
     """
-    _check_stack(feature, derivatives, rates)
+    check_stack(feature, derivatives, rates)
     new, rate = [wide(feature)], wide(rates)[:, None, None]
     for old in wide(derivatives[:, :-1]).unbind(1):
         new.append((new[-1] - old) * rate)
@@ -227,7 +236,7 @@ def taylorseer_fast(
 
 def forecast_modules_fast(hidden: Tensor, derivatives: Tensor, gates: Tensor, weights: Tensor) -> Tensor:
     """All modules in one pass over the cache. Arguments and errors as ``reference``."""
-    _check_modules(hidden, derivatives, gates, weights)
+    check_modules(hidden, derivatives, gates, weights)
     from workbench_kernels import forecast
 
     return forecast.forecast_modules(hidden, derivatives, gates, weights)
@@ -236,7 +245,7 @@ def forecast_modules_fast(hidden: Tensor, derivatives: Tensor, gates: Tensor, we
 def refresh_derivatives_fast(feature: Tensor, derivatives: Tensor, rates: Tensor) -> Tensor:
     """All differences in one pass, each number's in a register. Arguments and errors as ``reference``; a sampler calls
     the same kernel in place (``workbench_kernels.forecast.refresh_``)."""
-    _check_stack(feature, derivatives, rates)
+    check_stack(feature, derivatives, rates)
     from workbench_kernels import forecast
 
     return forecast.refresh_derivatives(feature, derivatives, rates)
@@ -245,151 +254,14 @@ def refresh_derivatives_fast(feature: Tensor, derivatives: Tensor, rates: Tensor
 def why_not_fast(*inputs: Tensor, **options: object) -> list[str]:
     """Why the kernels cannot run on these inputs, given by place or by name, in sentences."""
     x = next(each for each in (*inputs, *options.values()) if isinstance(each, Tensor))
-    if x.is_cpu or x.is_meta:
-        return []
-    if not x.is_cuda:
-        return [f"There is a kernel for CUDA and a path for CPU, not for {x.device.type}."]
-    from workbench_kernels.tiles import why_not
-
-    return why_not(x.dtype)
-
-
-# --- inputs and cost -------------------------------------------------------------------------------------------------
-
-Batch = Annotated[int, Range(1, 1024, log=True), "Samples drawn at once; with guidance each counts twice."]
-Tokens = Annotated[int, Range(1, 65536, log=True), "Tokens of an image."]
-Width = Annotated[int, Range(1, 16384, log=True), "Numbers of a token."]
-Derivatives = Annotated[int, Range(1, 4), "Highest derivative that is kept."]
-Modules = Annotated[int, Range(1, 1024, log=True), "Attention and feed-forward modules of the network."]
-
-
-def trajectory_example(
-    steps: int,
-    *,
-    device: str = "cpu",
-    dtype: str = "float32",
-    seed: int = 0,
-    batch: Batch = 2,
-    tokens: Tokens = 16,
-    width: Width = 48,
-) -> Example:
-    """Smooth curves (batch, steps, tokens, width): a few slow waves of drawn strength, and a little noise."""
-    return Example({"features": trajectories((batch, steps, tokens, width), device, dtype, seed)})
-
-
-def modules_example(
-    tokens: int,
-    *,
-    device: str = "cpu",
-    dtype: str = "float32",
-    seed: int = 0,
-    batch: Batch = 2,
-    modules: Modules = 12,
-    order: Order = 2,
-    width: Width = 48,
-) -> Example:
-    """A standard-normal residual stream, differences and gates; Taylor weights of one and two steps' distance."""
-    stack = normal((batch, modules, order + 1, tokens, width), device, dtype, seed + 1)
-    factors = [taylor_weights(1 + sample % 2, order + 1) for sample in range(batch)]
-    return Example(
-        {
-            "hidden": normal((batch, tokens, width), device, dtype, seed),
-            "derivatives": stack,
-            "gates": normal((batch, modules, width), device, dtype, seed + 2),
-            "weights": torch.tensor(factors, device=device, dtype=stack.dtype),
-        }
-    )
-
-
-def stack_example(
-    tokens: int,
-    *,
-    device: str = "cpu",
-    dtype: str = "float32",
-    seed: int = 0,
-    batch: Batch = 2,
-    order: Derivatives = 2,
-    width: Width = 48,
-) -> Example:
-    """A standard-normal feature and differences; gaps of 1, 2, 3, ... steps."""
-    feature = normal((batch, tokens, width), device, dtype, seed)
-    rates = torch.tensor([1 / (1 + sample % 4) for sample in range(batch)], device=device, dtype=feature.dtype)
-    stack = normal((batch, order + 1, tokens, width), device, dtype, seed + 1)
-    return Example({"feature": feature, "derivatives": stack, "rates": rates})
-
-
-def trajectory_cost(features: Tensor, *, order: int = 0, **options: object) -> Cost:
-    """A multiplication and an addition for each difference of each number, at most."""
-    flops = 2 * (order + 1) * features.numel()
-    return Cost(flops, 2 * features.nbytes, flops, 2 * features.nbytes)
-
-
-def modules_cost(hidden: Tensor, derivatives: Tensor, gates: Tensor, weights: Tensor) -> Cost:
-    """2 operations for each number of the cache and each module of the residual stream; the cache is read once.
-
-    Counted as PyTorch counts the reference's sum over entries, a matrix product.
-    """
-    flops = 2 * derivatives.numel()
-    moved = 2 * hidden.nbytes + derivatives.nbytes + gates.nbytes + weights.nbytes
-    return Cost(flops, moved, 3 * flops, moved + derivatives.nbytes + gates.nbytes)
-
-
-def stack_cost(feature: Tensor, derivatives: Tensor, rates: Tensor) -> Cost:
-    """A subtraction and a multiplication for each number of the result."""
-    flops = 2 * derivatives.numel()
-    moved = feature.nbytes + 2 * derivatives.nbytes + rates.nbytes
-    return Cost(flops, moved, 2 * flops, moved + derivatives.nbytes)
-
-
-def reuse_workspace(implementation: str, features: Tensor, **options: object) -> int:
-    """Nothing beside the output."""
-    return 0
-
-
-def trajectory_workspace(
-    implementation: str,
-    features: Tensor,
-    *,
-    interval: int = 4,
-    order: int = 2,
-    first_full: int = 2,
-    **options: object,
-) -> int:
-    """Reference: the forecasts before they are stacked, and two stacks of differences. Fast: the computed features."""
-    batch, steps, *_ = features.shape
-    wider = 1 if features.element_size() >= 4 else 3
-    one = features.nbytes // steps
-    full = full_count(steps, interval, first_full)
-    if implementation == "reference":
-        return wider * one * (steps - full + 2 * (order + 1) + 3)
-    return wider * one * full + (features.nbytes * wider if wider > 1 else 0)
-
-
-def modules_workspace(implementation: str, hidden: Tensor, derivatives: Tensor, gates: Tensor, weights: Tensor) -> int:
-    """A few tensors like the residual stream; the reference widens 16-bit numbers first."""
-    widened = 2 * derivatives.nbytes if implementation == "reference" and hidden.element_size() < 4 else 0
-    factors = weights.shape[1] * gates.nbytes if implementation == "fast" and not hidden.is_cuda else 0
-    return widened + factors + (4 if implementation == "reference" else 1) * hidden.numel() * 8
-
-
-def stack_workspace(implementation: str, feature: Tensor, derivatives: Tensor, rates: Tensor) -> int:
-    """Reference: the new entries before they are stacked. Fast: two of them on a CPU."""
-    wider = 1 if feature.element_size() >= 4 else 3
-    if implementation == "reference":
-        return wider * (derivatives.nbytes + feature.nbytes)
-    return 0 if feature.is_cuda else 3 * wider * feature.nbytes
+    return kernel_or_cpu(x, "tiles", x.dtype)
 
 
 # --- the methods -----------------------------------------------------------------------------------------------------
 
 
-def _method(name: str, title: str, idea: str, **settings: object) -> Method:
-    """What the methods of this module share."""
-    return Method(name=name, title=title, idea=idea, tolerance={"float64": 1e-12, "float32": 1e-5}, **settings)
-
-
 def _caching(name: str, title: str, idea: str, reference: Callable, fast: Callable, workspace: Callable) -> Method:
-    return _method(
+    return method(
         name,
         title,
         idea,
@@ -421,7 +293,7 @@ taylorseer = _caching(
     trajectory_workspace,
 )
 
-forecast_modules = _method(
+forecast_modules = method(
     "forecast_modules",
     "Forecast of all modules",
     "One step of a network whose modules are all forecast: one sum over the whole cache.",
@@ -434,7 +306,7 @@ forecast_modules = _method(
     workspace=modules_workspace,
 )
 
-refresh_derivatives = _method(
+refresh_derivatives = method(
     "refresh_derivatives",
     "Refresh of the differences",
     "A new feature comes in; every difference is formed anew from the one before.",
@@ -490,31 +362,3 @@ PAPER = Paper(
         ),
     ),
 )
-
-
-# --- checks shared by the above --------------------------------------------------------------------------------------
-
-
-def _check_modules(hidden: Tensor, derivatives: Tensor, gates: Tensor, weights: Tensor) -> None:
-    """Raise ``ValueError`` unless the four fit together."""
-    shapes = [tuple(each.shape) for each in (hidden, derivatives, gates, weights)]
-    fits = derivatives.ndim == 5 and shapes[0] == (shapes[1][0], *shapes[1][3:]) and 0 not in shapes[1]
-    if not fits or shapes[2] != (*shapes[1][:2], shapes[1][4]) or shapes[3] != (shapes[1][0], shapes[1][2]):
-        raise ValueError(
-            "forecast_modules takes hidden (batch, tokens, width), derivatives (batch, modules, entries, tokens, "
-            f"width), gates (batch, modules, width) and weights (batch, entries), not {', '.join(map(str, shapes))}."
-        )
-    if not all(each.is_floating_point() for each in (hidden, derivatives, gates, weights)):
-        raise ValueError("forecast_modules takes floating-point numbers only.")
-
-
-def _check_stack(feature: Tensor, derivatives: Tensor, rates: Tensor) -> None:
-    shapes = [tuple(each.shape) for each in (feature, derivatives, rates)]
-    fits = derivatives.ndim == 4 and 0 not in shapes[1] and shapes[0] == (shapes[1][0], *shapes[1][2:])
-    if not fits or shapes[2] != shapes[1][:1]:
-        raise ValueError(
-            "refresh_derivatives takes feature (batch, tokens, width), derivatives (batch, entries, tokens, width) and "
-            f"rates (batch,), not {', '.join(map(str, shapes))}."
-        )
-    if not all(each.is_floating_point() for each in (feature, derivatives, rates)):
-        raise ValueError("refresh_derivatives takes floating-point numbers only.")
