@@ -37,7 +37,7 @@ def path() -> Model:
     figure = plots.functions(
         {f"direction {place + 1}": (steps, seen[:, place].numpy()) for place in range(3)},
         x_label="sampling step, from noise to image",
-        y_label=f"module output along it ({share:.0%} of all variation)",
+        y_label=f"output ({share:.0%} of its variation)",
     )
     return _wide(figure)
 
