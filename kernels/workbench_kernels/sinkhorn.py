@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor
 
-from workbench_kernels.heads import descriptor, for_descriptor, row_dots, tile_side, why_not
+from workbench_kernels.heads import descriptor, row_dots, tile_side, why_not
 from workbench_kernels.operators import operator
 
 try:
@@ -20,7 +20,7 @@ except ImportError:  # macOS and Windows have no Triton; `why_not` says so
 
 if triton is not None:
     from workbench_kernels import sinkhorn_fused, sinkhorn_stream
-    from workbench_kernels.sinkhorn_tiles import split
+    from workbench_kernels.sinkhorn_tiles import Parts, split
 
 LOG2_E = math.log2(math.e)
 
@@ -49,8 +49,8 @@ def sinkhorn_attention(query: Tensor, key: Tensor, value: Tensor, *, scale: floa
 def _forward(query: Tensor, key: Tensor, value: Tensor, scale: float, iterations: int) -> tuple[Tensor, Tensor, Tensor]:
     width, dtype = query.shape[-1], query.dtype
     rows, columns = _potentials(query, iterations)
-    query, key, value = (for_descriptor(split(tensor)) for tensor in (query, key, value))
-    output = torch.empty(rows.shape[1:] + query.shape[-1:], dtype=dtype, device=query.device)
+    query, key, value = split(query, key, value)
+    output = torch.empty(rows.shape[1:] + query.tensor.shape[-1:], dtype=dtype, device=rows.device)
     run = _fused_forward if _in_registers(query, rows) else _stream_forward
     run(query, key, value, output, rows, columns, scale)
     return output[..., :width].contiguous(), rows, columns
@@ -75,8 +75,9 @@ def _backward(
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     width, dtype = query.shape[-1], query.dtype
-    inputs = [for_descriptor(split(tensor)) for tensor in (query, key, value, grad)]
-    gradients = [torch.empty(rows.shape[1:] + inputs[0].shape[-1:], dtype=dtype, device=query.device) for _ in range(3)]
+    inputs = split(query, key, value, grad)
+    shape = rows.shape[1:] + inputs[0].tensor.shape[-1:]
+    gradients = [torch.empty(shape, dtype=dtype, device=query.device) for _ in range(3)]
     if _in_registers(inputs[0], rows):
         _fused_backward(*inputs, gradients, rows, columns, scale)
     else:
@@ -108,33 +109,44 @@ torch.library.register_autograd("workbench::sinkhorn_attention", _differentiate,
 # --- few tokens ------------------------------------------------------------------------------------------------------
 
 
-def _in_registers(query: Tensor, rows: Tensor) -> bool:
-    """Whether a head's map fits into the registers of a program, and its tiles into shared memory."""
-    tokens, parts = rows.shape[-1], len(query) // rows.shape[1]
-    return tokens <= MOST_IN_REGISTERS and tile_side(tokens) * tile_side(query.shape[-1]) * parts <= 128 * 128
+def _in_registers(query: "Parts", rows: Tensor) -> bool:
+    """Whether a head's map fits into the registers of a program, and its tiles into shared memory; matrix products of
+    fewer than 64 rows read their tiles from registers, too."""
+    tokens, parts = rows.shape[-1], len(query.tensor) // rows.shape[1]
+    side = tile_side(tokens)
+    most = 128 * 128 if side >= 64 else 128 * 64
+    return tokens <= MOST_IN_REGISTERS and side * tile_side(query.tensor.shape[-1]) * parts <= most
 
 
-def _fused_launch(query: Tensor, rows: Tensor, columns: Tensor, scale: float) -> tuple[tuple, dict]:
+def _fused_launch(query: "Parts", rows: Tensor, columns: Tensor, scale: float) -> tuple[tuple, dict]:
     """The numbers and the settings that both fused kernels take."""
     _, batch, heads, tokens = rows.shape
-    block = tile_side(tokens)
-    settings = {"BLOCK": block, "BLOCK_D": tile_side(query.shape[-1]), "PARTS": len(query) // batch}
-    settings |= {"ROWS_LAST": len(rows) - len(columns), "num_warps": max(1, block // 16), "num_stages": 1}
+    block, width, parts = tile_side(tokens), tile_side(query.tensor.shape[-1]), len(query.tensor) // batch
+    warps = block // 16 if parts == 1 or block >= 64 else max(block // 16, block * width * parts // 2048)
+    settings = {"BLOCK": block, "BLOCK_D": width, "PARTS": parts, "ROWS_LAST": len(rows) - len(columns)}
+    settings |= {"num_warps": warps, "num_stages": 1}
     return (scale, tokens, heads, batch, rows.stride(0), len(columns)), settings
 
 
 def _fused_forward(query, key, value, output, rows, columns, scale) -> None:
     numbers, settings = _fused_launch(query, rows, columns, scale * LOG2_E)
-    tiles = _described(settings, "BLOCK", query, key, value, output)
-    sinkhorn_fused.fused_forward_kernel[(rows[0, ..., 0].numel(),)](*tiles, rows, columns, *numbers, **settings)
+    sinkhorn_fused.fused_forward_kernel[(rows[0, ..., 0].numel(),)](
+        *_described(settings, "BLOCK", query.tensor, key.tensor, value.tensor, output),
+        *(query.unit, key.unit, value.unit),
+        *(rows, columns, *numbers),
+        **settings,
+    )
 
 
 def _fused_backward(query, key, value, grad, gradients, rows, columns, scale) -> None:
     numbers, settings = _fused_launch(query, rows, columns, scale)
-    tiles = _described(settings, "BLOCK", query, key, value, grad)
-    results = _described(settings, "BLOCK", *gradients)
     sinkhorn_fused.fused_backward_kernel[(rows[0, ..., 0].numel(),)](
-        *tiles, rows, columns, *results, *numbers, **settings
+        *_described(settings, "BLOCK", query.tensor, key.tensor, value.tensor, grad.tensor),
+        *(query.unit, key.unit, value.unit, grad.unit),
+        *(rows, columns),
+        *_described(settings, "BLOCK", *gradients),
+        *numbers,
+        **settings,
     )
 
 
@@ -144,27 +156,25 @@ def _fused_backward(query, key, value, grad, gradients, rows, columns, scale) ->
 def _stream_forward(query, key, value, output, rows, columns, scale) -> None:
     numbers = (scale * LOG2_E, rows.shape[-1], rows.shape[2], rows.shape[1])
     grid, settings = _stream_launch("half_step", query, rows)
-    query_m, key_m = _described(settings, "BLOCK_M", query, key)
-    query_n, key_n = _described(settings, "BLOCK_N", query, key)
+    query_m, key_m = _described(settings, "BLOCK_M", query.tensor, key.tensor)
+    query_n, key_n = _described(settings, "BLOCK_N", query.tensor, key.tensor)
     for half_step in range(2 * len(columns)):
         index = half_step // 2
         before = max(index - 1, 0)
         if half_step % 2 == 0:
-            arguments = (query_m, key_n, columns[before], rows[before], rows[index])
+            tiles, potentials = (query_m, key_n), (columns[before], rows[before], rows[index])
         else:
-            arguments = (key_m, query_n, rows[index], columns[before], columns[index])
+            tiles, potentials = (key_m, query_n), (rows[index], columns[before], columns[index])
         sinkhorn_stream.half_step_kernel[grid](
-            *arguments, *numbers, BIASED=half_step > 0, BOUNDED=half_step > 1, **settings
+            *tiles, query.unit, key.unit, *potentials, *numbers, BIASED=half_step > 0, BOUNDED=half_step > 1, **settings
         )
     grid, settings = _stream_launch("attend", query, rows)
-    query_m, output_m = _described(settings, "BLOCK_M", query, output)
-    key_n, value_n = _described(settings, "BLOCK_N", key, value)
+    query_m, output_m = _described(settings, "BLOCK_M", query.tensor, output)
+    key_n, value_n = _described(settings, "BLOCK_N", key.tensor, value.tensor)
     softmax = len(columns) == 0
     sinkhorn_stream.attend_kernel[grid](
-        query_m,
-        key_n,
-        value_n,
-        output_m,
+        *(query_m, key_n, value_n, output_m),
+        *(query.unit, key.unit, value.unit),
         rows if softmax else columns[-1],
         rows if softmax else rows[len(columns) - 1],
         rows[-1],
@@ -184,15 +194,12 @@ def _stream_backward(query, key, value, grad, gradients, row_dot, rows, columns,
     grad_v = grad_columns[-1] if len(columns) else torch.empty_like(row_dot)
 
     grid, settings = _stream_launch("gather_value", query, rows, over="BLOCK_N")
+    query_m, grad_m = _described(settings, "BLOCK_M", query.tensor, grad.tensor)
+    key_n, value_n, result = _described(settings, "BLOCK_N", key.tensor, value.tensor, gradients[2])
     sinkhorn_stream.gather_value_kernel[grid](
-        *_described(settings, "BLOCK_M", query),
-        *_described(settings, "BLOCK_N", key, value),
-        *_described(settings, "BLOCK_M", grad),
-        rows[-1],
-        last_v,
-        row_dot,
-        *_described(settings, "BLOCK_N", gradients[2]),
-        grad_v,
+        *(query_m, key_n, value_n, grad_m),
+        *(query.unit, key.unit, value.unit, grad.unit),
+        *(rows[-1], last_v, row_dot, result, grad_v),
         scale * LOG2_E,
         *numbers,
         ROWS_LAST=rows_last,
@@ -202,29 +209,42 @@ def _stream_backward(query, key, value, grad, gradients, row_dot, rows, columns,
         grad_rows[-1] = row_dot
 
     grid, settings = _stream_launch("pass_on", query, rows)
-    query_m, key_m = _described(settings, "BLOCK_M", query, key)
-    query_n, key_n = _described(settings, "BLOCK_N", query, key)
+    query_m, key_m = _described(settings, "BLOCK_M", query.tensor, key.tensor)
+    query_n, key_n = _described(settings, "BLOCK_N", query.tensor, key.tensor)
     for half_step in reversed(range(1, iterations - rows_last)):
         index = half_step // 2
         if half_step % 2 == 1:
-            arguments = (query_m, key_n, rows[index], columns[index], grad_columns[index], row_dot, grad_rows[index])
+            tiles, steps = (query_m, key_n), (rows[index], columns[index], grad_columns[index])
+            result = grad_rows[index]
         else:
+            tiles, steps = (key_m, query_n), (columns[index - 1], rows[index], grad_rows[index])
             result = grad_columns[index - 1]
-            arguments = (key_m, query_n, columns[index - 1], rows[index], grad_rows[index], row_dot, result)
         # The sums of P * dO V^T over keys enter once, in the first row step that is undone.
         added = half_step == iterations - 1 and not rows_last
-        sinkhorn_stream.pass_on_kernel[grid](*arguments, scale * LOG2_E, *numbers, ADDED=added, **settings)
+        sinkhorn_stream.pass_on_kernel[grid](
+            *(*tiles, query.unit, key.unit, *steps, row_dot, result, scale * LOG2_E),
+            *numbers,
+            ADDED=added,
+            **settings,
+        )
 
     x, y = _coefficients(rows, columns, grad_rows, grad_columns)
     grid, settings = _stream_launch("gather_scores", query, rows)
-    settings |= {"WIDTH": -(-iterations // 16) * 16, "PRECISION": "tf32x3" if settings["PARTS"] == 3 else "tf32"}
+    settings |= {"WIDTH": -(-iterations // 16) * 16, "PRECISION": "tf32x3" if settings["PARTS"] == 2 else "tf32"}
     on_query = (query, key, value, grad, x, y, rows[-1], last_v, gradients[0])
     on_key = (key, query, grad, value, y, x, last_v, rows[-1], gradients[1])
     for a, b, c, d, e, f, own, other, gradient in (on_query, on_key):
-        a, d, gradient = _described(settings, "BLOCK_M", a, d, gradient)
-        b, c = _described(settings, "BLOCK_N", b, c)
-        e, f = descriptor(e, settings["BLOCK_M"], 16), descriptor(f, settings["BLOCK_N"], 16)
-        sinkhorn_stream.gather_scores_kernel[grid](a, b, c, d, e, f, own, other, gradient, scale, *numbers, **settings)
+        a_m, d_m, gradient_m = _described(settings, "BLOCK_M", a.tensor, d.tensor, gradient)
+        b_n, c_n = _described(settings, "BLOCK_N", b.tensor, c.tensor)
+        sinkhorn_stream.gather_scores_kernel[grid](
+            *(a_m, b_n, c_n, d_m),
+            *(a.unit, b.unit, c.unit, d.unit),
+            descriptor(e, settings["BLOCK_M"], 16),
+            descriptor(f, settings["BLOCK_N"], 16),
+            *(own, other, gradient_m, scale),
+            *numbers,
+            **settings,
+        )
 
 
 def _coefficients(rows: Tensor, columns: Tensor, grad_rows: Tensor, grad_columns: Tensor) -> tuple[Tensor, Tensor]:
@@ -249,34 +269,34 @@ MOST_IN_REGISTERS = 128
 _TILES = {
     "half_step": {
         1: {64: (128, 128, 8, 3), 128: (128, 128, 8, 3), 256: (128, 64, 8, 2)},
-        3: {64: (64, 64, 4, 2), 128: (64, 32, 4, 2), 256: (64, 32, 4, 1)},
+        2: {64: (128, 128, 8, 2), 128: (128, 128, 8, 2), 256: (128, 64, 8, 1)},
     },
     "attend": {
         1: {64: (64, 128, 4, 2), 128: (128, 128, 8, 3), 256: (64, 64, 4, 3)},
-        3: {64: (64, 64, 4, 1), 128: (64, 32, 4, 1), 256: (64, 16, 4, 1)},
+        2: {64: (128, 64, 8, 2), 128: (64, 64, 4, 1), 256: (64, 32, 8, 2)},
     },
     "gather_value": {
         1: {64: (128, 64, 4, 2), 128: (64, 64, 4, 2), 256: (64, 64, 8, 2)},
-        3: {64: (64, 64, 4, 1), 128: (32, 64, 4, 1), 256: (32, 64, 4, 1)},
+        2: {64: (64, 128, 8, 2), 128: (64, 64, 4, 1), 256: (32, 64, 8, 2)},
     },
     "pass_on": {
         1: {64: (128, 128, 8, 3), 128: (128, 128, 8, 3), 256: (128, 64, 8, 2)},
-        3: {64: (64, 64, 4, 2), 128: (64, 32, 4, 2), 256: (64, 32, 4, 1)},
+        2: {64: (128, 128, 8, 2), 128: (128, 128, 8, 2), 256: (128, 64, 8, 1)},
     },
     "gather_scores": {
         1: {64: (128, 64, 8, 3), 128: (128, 64, 8, 2), 256: (64, 32, 8, 2)},
-        3: {64: (64, 32, 4, 1), 128: (64, 16, 4, 1), 256: (16, 16, 4, 1)},
+        2: {64: (64, 64, 4, 2), 128: (64, 32, 4, 1), 256: (64, 16, 8, 2)},
     },
 }
 
 
-def _stream_launch(kernel: str, query: Tensor, rows: Tensor, over: str = "BLOCK_M") -> tuple[tuple[int], dict]:
+def _stream_launch(kernel: str, query: "Parts", rows: Tensor, over: str = "BLOCK_M") -> tuple[tuple[int], dict]:
     """Grid and settings: a program for every block of tokens of every head."""
     _, batch, heads, tokens = rows.shape
-    parts = len(query) // batch
-    block_m, block_n, warps, stages = _TILES[kernel][parts][max(64, tile_side(query.shape[-1]))]
+    parts, width = len(query.tensor) // batch, tile_side(query.tensor.shape[-1])
+    block_m, block_n, warps, stages = _TILES[kernel][parts][max(64, width)]
     settings = {"BLOCK_M": block_m, "BLOCK_N": block_n, "num_warps": warps, "num_stages": stages}
-    settings |= {"BLOCK_D": tile_side(query.shape[-1]), "PARTS": parts}
+    settings |= {"BLOCK_D": width, "PARTS": parts}
     return (triton.cdiv(tokens, settings[over]) * batch * heads,), settings
 
 

@@ -12,11 +12,11 @@ except ImportError:  # macOS and Windows have no Triton; `sinkhorn.why_not` says
 
 if triton is not None:
     from workbench_kernels.sinkhorn_stream import FACTOR_LIMIT, LIFT
-    from workbench_kernels.sinkhorn_tiles import add_product, tile, times_transposed
+    from workbench_kernels.sinkhorn_tiles import add_product, tile, times_transposed, unit, units
 
     @triton.jit
     def fused_forward_kernel(
-        query, key, value, output, u, v, scale, tokens, heads, batches, stride, pairs,
+        query, key, value, output, query_unit, key_unit, value_unit, u, v, scale, tokens, heads, batches, stride, pairs,
         BLOCK: tl.constexpr, BLOCK_D: tl.constexpr, PARTS: tl.constexpr, ROWS_LAST: tl.constexpr,
     ):  # fmt: skip
         """``pairs`` of row and column steps, and with ROWS_LAST one row step more. u and v (half-steps of that kind,
@@ -26,9 +26,9 @@ if triton is not None:
         place = tl.arange(0, BLOCK)
         inside = place < tokens
         at = matrix * tokens + place
-        q0, q1, q2 = tile(query, batches, batch, head, 0, BLOCK, BLOCK_D, PARTS)
-        k0, k1, k2 = tile(key, batches, batch, head, 0, BLOCK, BLOCK_D, PARTS)
-        scores = times_transposed(q0, q1, q2, k0, k1, k2, PARTS) * scale
+        q0, q1 = tile(query, batches, batch, head, 0, BLOCK, BLOCK_D, PARTS)
+        k0, k1 = tile(key, batches, batch, head, 0, BLOCK, BLOCK_D, PARTS)
+        scores = times_transposed(q0, q1, k0, k1, PARTS) * (scale * units(query_unit, key_unit, matrix, PARTS))
         scores = tl.where(inside[None, :], scores, -float("inf"))
         maximum = tl.max(scores, 1)
         own_u = -maximum - tl.log2(tl.sum(tl.exp2(scores - maximum[:, None]), 1))
@@ -56,14 +56,16 @@ if triton is not None:
                 tl.store(u + pairs * stride + at, own_u - tl.log2(total), mask=inside)
         else:
             map = tl.exp2(scores + own_u[:, None])
-        v0, v1, v2 = tile(value, batches, batch, head, 0, BLOCK, BLOCK_D, PARTS)
+        v0, v1 = tile(value, batches, batch, head, 0, BLOCK, BLOCK_D, PARTS)
         accumulator = tl.zeros([BLOCK, BLOCK_D], tl.float32)
-        accumulator = add_product(accumulator, map * tl.exp2(LIFT), v0, v1, v2, PARTS) * tl.exp2(-LIFT)
+        accumulator = add_product(accumulator, map * tl.exp2(LIFT), v0, v1, PARTS)
+        accumulator *= tl.exp2(-LIFT) * unit(value_unit, matrix, PARTS)
         output.store([batch, head, 0, 0], accumulator.to(output.dtype).reshape(1, 1, BLOCK, BLOCK_D))
 
     @triton.jit
     def fused_backward_kernel(
-        query, key, value, grad, u, v, grad_query, grad_key, grad_value, scale, tokens, heads, batches, stride, pairs,
+        query, key, value, grad, query_unit, key_unit, value_unit, grad_unit, u, v, grad_query, grad_key, grad_value,
+        scale, tokens, heads, batches, stride, pairs,
         BLOCK: tl.constexpr, BLOCK_D: tl.constexpr, PARTS: tl.constexpr, ROWS_LAST: tl.constexpr,
     ):  # fmt: skip
         """All gradients of a head; the derivation is that of ``sinkhorn_stream``. ``scale`` is that of exp."""
@@ -74,18 +76,22 @@ if triton is not None:
         at = matrix * tokens + place
         final_u = tl.load(u + (pairs - 1 + ROWS_LAST) * stride + at, mask=inside, other=-float("inf"))
         final_v = tl.load(v + (pairs - 1) * stride + at, mask=inside & (pairs > 0), other=0.0)
-        q0, q1, q2 = tile(query, batches, batch, head, 0, BLOCK, BLOCK_D, PARTS)
-        k0, k1, k2 = tile(key, batches, batch, head, 0, BLOCK, BLOCK_D, PARTS)
-        scores = times_transposed(q0, q1, q2, k0, k1, k2, PARTS) * (scale * 1.4426950408889634)
+        q0, q1 = tile(query, batches, batch, head, 0, BLOCK, BLOCK_D, PARTS)
+        k0, k1 = tile(key, batches, batch, head, 0, BLOCK, BLOCK_D, PARTS)
+        scores = times_transposed(q0, q1, k0, k1, PARTS)
+        scores *= scale * 1.4426950408889634 * units(query_unit, key_unit, matrix, PARTS)
         scores += tl.where(inside, final_v, -float("inf"))[None, :]
         map = tl.exp2(scores + final_u[:, None])
 
-        g0, g1, g2 = tile(grad, batches, batch, head, 0, BLOCK, BLOCK_D, PARTS)
+        g0, g1 = tile(grad, batches, batch, head, 0, BLOCK, BLOCK_D, PARTS)
         total = tl.zeros([BLOCK, BLOCK_D], tl.float32)
-        total = add_product(total, tl.trans(map) * tl.exp2(LIFT), g0, g1, g2, PARTS) * tl.exp2(-LIFT)
+        total = add_product(total, tl.trans(map) * tl.exp2(LIFT), g0, g1, PARTS)
+        total *= tl.exp2(-LIFT) * unit(grad_unit, matrix, PARTS)
         grad_value.store([batch, head, 0, 0], total.to(grad_value.dtype).reshape(1, 1, BLOCK, BLOCK_D))
-        v0, v1, v2 = tile(value, batches, batch, head, 0, BLOCK, BLOCK_D, PARTS)
-        grad_map = times_transposed(g0, g1, g2, v0, v1, v2, PARTS)
+        v0, v1 = tile(value, batches, batch, head, 0, BLOCK, BLOCK_D, PARTS)
+        grad_map = times_transposed(g0, g1, v0, v1, PARTS)
+        if PARTS == 2:
+            grad_map *= units(grad_unit, value_unit, matrix, PARTS)
 
         grad_u = tl.sum(map * grad_map, 1)
         grad_v = tl.sum(map * grad_map, 0)
@@ -109,8 +115,9 @@ if triton is not None:
             grad_u = tl.zeros([BLOCK], tl.float32)
         grad_scores = map * grad_map * scale
         total = tl.zeros([BLOCK, BLOCK_D], tl.float32)
-        total = add_product(total, grad_scores, k0, k1, k2, PARTS)
+        total = add_product(total, grad_scores, k0, k1, PARTS, ANY_SIZE=True) * unit(key_unit, matrix, PARTS)
         grad_query.store([batch, head, 0, 0], total.to(grad_query.dtype).reshape(1, 1, BLOCK, BLOCK_D))
         total = tl.zeros([BLOCK, BLOCK_D], tl.float32)
-        total = add_product(total, tl.trans(grad_scores), q0, q1, q2, PARTS)
+        total = add_product(total, tl.trans(grad_scores), q0, q1, PARTS, ANY_SIZE=True)
+        total *= unit(query_unit, matrix, PARTS)
         grad_key.store([batch, head, 0, 0], total.to(grad_key.dtype).reshape(1, 1, BLOCK, BLOCK_D))

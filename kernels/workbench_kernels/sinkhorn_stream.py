@@ -18,7 +18,8 @@ except ImportError:  # macOS and Windows have no Triton; `sinkhorn.why_not` says
     triton = None
 
 if triton is not None:
-    from workbench_kernels.sinkhorn_tiles import add_product, place, tile, times_transposed, whole
+    from workbench_kernels.sinkhorn_tiles import add_product, place, tile, times_transposed, unit, units, whole
+
     # No weight is above 1, and below 6e-5 float16 loses digits: all are multiplied by 2^LIFT before they are rounded.
     LIFT = tl.constexpr(15.0)
     # Factors between the maps of two half-steps are held below 2^FACTOR_LIMIT, so that no product of two overflows.
@@ -26,7 +27,7 @@ if triton is not None:
 
     @triton.jit
     def half_step_kernel(
-        query, key, bias, previous, result, scale, tokens, heads, batches,
+        query, key, query_unit, key_unit, bias, previous, result, scale, tokens, heads, batches,
         BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, PARTS: tl.constexpr,
         BIASED: tl.constexpr, BOUNDED: tl.constexpr,
     ):  # fmt: skip
@@ -34,7 +35,8 @@ if triton is not None:
         start_m, batch, head, matrix = place(tokens, heads, BLOCK_M)
         rows = start_m + tl.arange(0, BLOCK_M)
         base = matrix * tokens
-        q0, q1, q2 = tile(query, batches, batch, head, start_m, BLOCK_M, BLOCK_D, PARTS)
+        scale *= units(query_unit, key_unit, matrix, PARTS)
+        q0, q1 = tile(query, batches, batch, head, start_m, BLOCK_M, BLOCK_D, PARTS)
         total = tl.zeros([BLOCK_M], tl.float32)
         shift = tl.zeros([BLOCK_M], tl.float32)
         if BOUNDED:
@@ -46,8 +48,8 @@ if triton is not None:
                 added = tl.load(bias + base + columns, mask=columns < tokens, other=-float("inf"))
             else:
                 added = tl.where(columns < tokens, 0.0, -float("inf"))
-            k0, k1, k2 = tile(key, batches, batch, head, start_n, BLOCK_N, BLOCK_D, PARTS)
-            scores = times_transposed(q0, q1, q2, k0, k1, k2, PARTS) * scale + added[None, :]
+            k0, k1 = tile(key, batches, batch, head, start_n, BLOCK_N, BLOCK_D, PARTS)
+            scores = times_transposed(q0, q1, k0, k1, PARTS) * scale + added[None, :]
             if BOUNDED:
                 total += tl.sum(tl.exp2(scores + shift[:, None]), 1)
             else:
@@ -60,7 +62,8 @@ if triton is not None:
 
     @triton.jit
     def attend_kernel(
-        query, key, value, output, bias, previous, result, scale, tokens, heads, batches,
+        query, key, value, output, query_unit, key_unit, value_unit, bias, previous, result, scale, tokens, heads,
+        batches,
         BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, PARTS: tl.constexpr,
         SOFTMAX: tl.constexpr, NORMALISED: tl.constexpr,
     ):  # fmt: skip
@@ -69,7 +72,8 @@ if triton is not None:
         start_m, batch, head, matrix = place(tokens, heads, BLOCK_M)
         rows = start_m + tl.arange(0, BLOCK_M)
         base = matrix * tokens
-        q0, q1, q2 = tile(query, batches, batch, head, start_m, BLOCK_M, BLOCK_D, PARTS)
+        scale *= units(query_unit, key_unit, matrix, PARTS)
+        q0, q1 = tile(query, batches, batch, head, start_m, BLOCK_M, BLOCK_D, PARTS)
         total = tl.zeros([BLOCK_M], tl.float32)
         shift = tl.zeros([BLOCK_M], tl.float32)
         if not SOFTMAX:
@@ -82,33 +86,32 @@ if triton is not None:
                 added = tl.where(columns < tokens, 0.0, -float("inf"))
             else:
                 added = tl.load(bias + base + columns, mask=columns < tokens, other=-float("inf"))
-            k0, k1, k2 = tile(key, batches, batch, head, start_n, BLOCK_N, BLOCK_D, PARTS)
-            scores = times_transposed(q0, q1, q2, k0, k1, k2, PARTS) * scale + added[None, :]
+            k0, k1 = tile(key, batches, batch, head, start_n, BLOCK_N, BLOCK_D, PARTS)
+            scores = times_transposed(q0, q1, k0, k1, PARTS) * scale + added[None, :]
             if SOFTMAX:
                 larger = tl.maximum(maximum, tl.max(scores, 1))
                 rescale = tl.exp2(maximum - larger)
-                weights = tl.exp2(scores - larger[:, None])
                 total *= rescale
                 accumulator *= rescale[:, None]
                 maximum = larger
-            else:
-                weights = tl.exp2(scores + shift[:, None])
+                shift = LIFT - larger
+            weights = tl.exp2(scores + shift[:, None])
             if NORMALISED:
                 total += tl.sum(weights, 1)
-            v0, v1, v2 = tile(value, batches, batch, head, start_n, BLOCK_N, BLOCK_D, PARTS)
-            accumulator = add_product(accumulator, weights, v0, v1, v2, PARTS)
+            v0, v1 = tile(value, batches, batch, head, start_n, BLOCK_N, BLOCK_D, PARTS)
+            accumulator = add_product(accumulator, weights, v0, v1, PARTS)
         if NORMALISED:
             accumulator /= total[:, None]
-            if SOFTMAX:
-                shift = -maximum
             tl.store(result + base + rows, shift - tl.log2(total), mask=rows < tokens)
         else:
             accumulator *= tl.exp2(-LIFT)
+        accumulator *= unit(value_unit, matrix, PARTS)
         output.store([batch, head, start_m, 0], accumulator.to(output.dtype).reshape(1, 1, BLOCK_M, BLOCK_D))
 
     @triton.jit
     def gather_value_kernel(
-        query, key, value, grad, u, v, row_dot, grad_value, grad_v, scale, tokens, heads, batches,
+        query, key, value, grad, query_unit, key_unit, value_unit, grad_unit, u, v, row_dot, grad_value, grad_v, scale,
+        tokens, heads, batches,
         BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, PARTS: tl.constexpr,
         ROWS_LAST: tl.constexpr,
     ):  # fmt: skip
@@ -117,38 +120,40 @@ if triton is not None:
         start_n, batch, head, matrix = place(tokens, heads, BLOCK_N)
         columns = start_n + tl.arange(0, BLOCK_N)
         base = matrix * tokens
-        k0, k1, k2 = tile(key, batches, batch, head, start_n, BLOCK_N, BLOCK_D, PARTS)
+        scale *= units(query_unit, key_unit, matrix, PARTS)
+        k0, k1 = tile(key, batches, batch, head, start_n, BLOCK_N, BLOCK_D, PARTS)
         added = tl.load(v + base + columns, mask=columns < tokens, other=-float("inf")) + LIFT
         total = tl.zeros([BLOCK_N, BLOCK_D], tl.float32)
         passed = tl.zeros([BLOCK_N], tl.float32)
         for start_m in tl.range(0, tokens, BLOCK_M):
             rows = start_m + tl.arange(0, BLOCK_M)
             shift = tl.load(u + base + rows, mask=rows < tokens, other=-float("inf"))
-            q0, q1, q2 = tile(query, batches, batch, head, start_m, BLOCK_M, BLOCK_D, PARTS)
-            scores = times_transposed(k0, k1, k2, q0, q1, q2, PARTS) * scale + shift[None, :]
+            q0, q1 = tile(query, batches, batch, head, start_m, BLOCK_M, BLOCK_D, PARTS)
+            scores = times_transposed(k0, k1, q0, q1, PARTS) * scale + shift[None, :]
             weights = tl.exp2(scores + added[:, None])
             if ROWS_LAST:
                 grad_u = tl.load(row_dot + base + rows, mask=rows < tokens, other=0.0)
                 passed += tl.sum(weights * grad_u[None, :], 1)
-            g0, g1, g2 = tile(grad, batches, batch, head, start_m, BLOCK_M, BLOCK_D, PARTS)
-            total = add_product(total, weights, g0, g1, g2, PARTS)
+            g0, g1 = tile(grad, batches, batch, head, start_m, BLOCK_M, BLOCK_D, PARTS)
+            total = add_product(total, weights, g0, g1, PARTS)
         lowered = tl.exp2(-LIFT)
-        total *= lowered
-        v0, v1, v2 = tile(value, batches, batch, head, start_n, BLOCK_N, BLOCK_D, PARTS)
-        column_dot = tl.sum(total * whole(v0, v1, v2, PARTS), 1)
+        total *= unit(grad_unit, matrix, PARTS) * lowered
+        v0, v1 = tile(value, batches, batch, head, start_n, BLOCK_N, BLOCK_D, PARTS)
+        column_dot = tl.sum(total * whole(v0, v1, PARTS), 1) * unit(value_unit, matrix, PARTS)
         tl.store(grad_v + base + columns, column_dot - passed * lowered, mask=columns < tokens)
         grad_value.store([batch, head, start_n, 0], total.to(grad_value.dtype).reshape(1, 1, BLOCK_N, BLOCK_D))
 
     @triton.jit
     def pass_on_kernel(
-        query, key, shift, bias, grad_bias, first, result, scale, tokens, heads, batches,
+        query, key, query_unit, key_unit, shift, bias, grad_bias, first, result, scale, tokens, heads, batches,
         BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, PARTS: tl.constexpr, ADDED: tl.constexpr,
     ):  # fmt: skip
         """result_i = first_i (with ADDED) - sum_j W_ij grad_bias_j for W = exp2(S_ij + shift_i + bias_j)."""
         start_m, batch, head, matrix = place(tokens, heads, BLOCK_M)
         rows = start_m + tl.arange(0, BLOCK_M)
         base = matrix * tokens
-        q0, q1, q2 = tile(query, batches, batch, head, start_m, BLOCK_M, BLOCK_D, PARTS)
+        scale *= units(query_unit, key_unit, matrix, PARTS)
+        q0, q1 = tile(query, batches, batch, head, start_m, BLOCK_M, BLOCK_D, PARTS)
         own = tl.load(shift + base + rows, mask=rows < tokens, other=0.0)
         total = tl.zeros([BLOCK_M], tl.float32)
         for start_n in tl.range(0, tokens, BLOCK_N):
@@ -156,8 +161,8 @@ if triton is not None:
             inside = columns < tokens
             added = tl.load(bias + base + columns, mask=inside, other=-float("inf"))
             factor = tl.load(grad_bias + base + columns, mask=inside, other=0.0)
-            k0, k1, k2 = tile(key, batches, batch, head, start_n, BLOCK_N, BLOCK_D, PARTS)
-            scores = times_transposed(q0, q1, q2, k0, k1, k2, PARTS) * scale + added[None, :]
+            k0, k1 = tile(key, batches, batch, head, start_n, BLOCK_N, BLOCK_D, PARTS)
+            scores = times_transposed(q0, q1, k0, k1, PARTS) * scale + added[None, :]
             total -= tl.sum(tl.exp2(scores + own[:, None]) * factor[None, :], 1)
         if ADDED:
             total += tl.load(first + base + rows, mask=rows < tokens, other=0.0)
@@ -192,7 +197,8 @@ if triton is not None:
 
     @triton.jit
     def gather_scores_kernel(
-        query, key, value, grad, x, y, u, v, grad_query, scale, tokens, heads, batches,
+        query, key, value, grad, query_unit, key_unit, value_unit, grad_unit, x, y, u, v, grad_query, scale, tokens,
+        heads, batches,
         BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, PARTS: tl.constexpr, WIDTH: tl.constexpr,
         PRECISION: tl.constexpr,
     ):  # fmt: skip
@@ -201,8 +207,10 @@ if triton is not None:
         start_m, batch, head, matrix = place(tokens, heads, BLOCK_M)
         rows = start_m + tl.arange(0, BLOCK_M)
         base = matrix * tokens
-        q0, q1, q2 = tile(query, batches, batch, head, start_m, BLOCK_M, BLOCK_D, PARTS)
-        g0, g1, g2 = tile(grad, batches, batch, head, start_m, BLOCK_M, BLOCK_D, PARTS)
+        score_scale = scale * 1.4426950408889634 * units(query_unit, key_unit, matrix, PARTS)
+        grad_scale = units(grad_unit, value_unit, matrix, PARTS)
+        q0, q1 = tile(query, batches, batch, head, start_m, BLOCK_M, BLOCK_D, PARTS)
+        g0, g1 = tile(grad, batches, batch, head, start_m, BLOCK_M, BLOCK_D, PARTS)
         shift = tl.load(u + base + rows, mask=rows < tokens, other=0.0)
         if WIDTH == 16:
             x_tile = x.load([batch, head, start_m, 0]).reshape(BLOCK_M, 16)
@@ -210,10 +218,12 @@ if triton is not None:
         for start_n in tl.range(0, tokens, BLOCK_N):
             columns = start_n + tl.arange(0, BLOCK_N)
             added = tl.load(v + base + columns, mask=columns < tokens, other=-float("inf"))
-            k0, k1, k2 = tile(key, batches, batch, head, start_n, BLOCK_N, BLOCK_D, PARTS)
-            scores = times_transposed(q0, q1, q2, k0, k1, k2, PARTS)
-            v0, v1, v2 = tile(value, batches, batch, head, start_n, BLOCK_N, BLOCK_D, PARTS)
-            grad_weights = times_transposed(g0, g1, g2, v0, v1, v2, PARTS)
+            k0, k1 = tile(key, batches, batch, head, start_n, BLOCK_N, BLOCK_D, PARTS)
+            scores = times_transposed(q0, q1, k0, k1, PARTS)
+            v0, v1 = tile(value, batches, batch, head, start_n, BLOCK_N, BLOCK_D, PARTS)
+            grad_weights = times_transposed(g0, g1, v0, v1, PARTS)
+            if PARTS == 2:
+                grad_weights *= grad_scale
             if WIDTH == 16:
                 y_tile = y.load([batch, head, start_n, 0]).reshape(BLOCK_N, 16)
                 grad_weights = tl.dot(x_tile, y_tile.T, grad_weights, input_precision=PRECISION)
@@ -222,9 +232,8 @@ if triton is not None:
                     x_part = x.load([batch, head, start_m, part]).reshape(BLOCK_M, 16)
                     y_part = y.load([batch, head, start_n, part]).reshape(BLOCK_N, 16)
                     grad_weights = tl.dot(x_part, y_part.T, grad_weights, input_precision=PRECISION)
-            scores = scores * (scale * 1.4426950408889634) + added[None, :]
+            scores = scores * score_scale + added[None, :]
             grad_scores = tl.exp2(scores + shift[:, None]) * grad_weights
-            total = add_product(total, grad_scores, k0, k1, k2, PARTS)
-        grad_query.store(
-            [batch, head, start_m, 0], (total * scale).to(grad_query.dtype).reshape(1, 1, BLOCK_M, BLOCK_D)
-        )
+            total = add_product(total, grad_scores, k0, k1, PARTS, ANY_SIZE=True)
+        total *= scale * unit(key_unit, matrix, PARTS)
+        grad_query.store([batch, head, start_m, 0], total.to(grad_query.dtype).reshape(1, 1, BLOCK_M, BLOCK_D))

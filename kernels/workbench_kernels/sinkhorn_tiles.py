@@ -1,12 +1,20 @@
 """What the Sinkhorn kernels share: products that are accurate in float32, and where a program stands.
 
-Float16 and bfloat16 tiles are multiplied as they are. Float32 tensors are split once into three bfloat16 parts whose
-sum they are (3 x 8 bits), and a product is six products of parts; what is left out is smaller than float32's rounding.
-Tensor cores multiply bfloat16 twice as fast as tf32, and no tile has to be split inside a loop.
+Float16 and bfloat16 tiles are multiplied as they are. Float32 tensors are split once into two float16 parts, and a
+product is three products of parts: large times small both ways, then large times large.
+
+Two parts suffice because float16 keeps 11 bits, so two keep 22 and their signs make the error 2^-23 of a number, about
+what float32's own rounding is (2^-24); the product of the small parts, left out, is below 2^-22 of a term. Float16's
+range is narrow, though. So each head is multiplied by the power of two that brings its largest entry to 2^13 or above:
+there no part of it overflows, and what is lost to subnormal numbers is at most 2^-38 of the head's largest entry.
 """
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from workbench_kernels.heads import for_descriptor
 
 try:
     import triton
@@ -15,41 +23,99 @@ except ImportError:  # `sinkhorn.why_not` says so
     triton = None
 
 
-def split(tensor: Tensor) -> Tensor:
-    """Float32 (batch, heads, tokens, width) as bfloat16 (3 batch, heads, tokens, width'): the large parts of all
-    batches, then what those lack, then what is still lacking. The width is padded to a multiple of 8. Other types
-    pass through."""
-    if tensor.dtype != torch.float32:
-        return tensor
-    batch, heads, tokens, width = tensor.shape
+class Parts(NamedTuple):
+    """Heads (batch, heads, tokens, width) as the kernels read them: ``tensor * unit``, summed over the parts.
+
+    tensor: (parts * batch, heads, tokens, width'), the large parts of all batches before the small ones; readable by
+    the copy engine. unit: (batch * heads,) powers of two, float32; None with one part, where it would be 1.
+    """
+
+    tensor: Tensor
+    unit: Tensor | None
+
+
+def split(*tensors: Tensor) -> list[Parts]:
+    """Float32 tensors of one shape (batch, heads, tokens, width) in two float16 parts, the width padded with zeros to a
+    multiple of 8; tensors of other types in one. NaN and infinities become NaN in at least one part."""
+    if tensors[0].dtype != torch.float32:
+        return [Parts(for_descriptor(tensor), None) for tensor in tensors]
+    batch, heads, tokens, width = tensors[0].shape
+    device = tensors[0].device
     padded = -(-width // 8) * 8
-    parts = torch.empty(3 * batch, heads, tokens, padded, dtype=torch.bfloat16, device=tensor.device)
     columns = triton.next_power_of_2(padded)
     rows = max(1, 2048 // columns)
-    _split_kernel[(triton.cdiv(tokens, rows), batch * heads)](
-        tensor, parts, tokens, heads, width, padded, batch * heads, *tensor.stride(), ROWS=rows, COLUMNS=columns
-    )
-    return parts
+    grid, settings = (triton.cdiv(tokens, rows), batch * heads), {"ROWS": rows, "COLUMNS": columns}
+    largest = torch.zeros(len(tensors), batch * heads, dtype=torch.int32, device=device)
+    units = torch.empty(len(tensors), batch * heads, dtype=torch.float32, device=device)
+    results = []
+    for tensor, bits, unit in zip(tensors, largest, units, strict=True):
+        parts = torch.empty(2 * batch, heads, tokens, padded, dtype=torch.float16, device=device)
+        numbers = (tokens, heads, width, *tensor.stride())
+        _largest_kernel[grid](tensor, bits, *numbers, **settings)
+        _split_kernel[grid](tensor, bits, parts, unit, *numbers, padded, batch * heads, **settings)
+        results.append(Parts(parts, unit))
+    return results
 
 
 if triton is not None:
 
     @triton.jit
-    def _split_kernel(
-        tensor, parts, tokens, heads, width, padded, matrices, stride_batch, stride_head, stride_row, stride_column,
+    def _rows(
+        tensor, tokens, heads, width, stride_batch, stride_head, stride_row, stride_column,
         ROWS: tl.constexpr, COLUMNS: tl.constexpr,
     ):  # fmt: skip
+        """Some rows of a matrix, which rows and columns those are, and which matrix."""
         matrix = tl.program_id(1).to(tl.int64)
         row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)[:, None]
         column = tl.arange(0, COLUMNS)[None, :]
         start = tensor + (matrix // heads) * stride_batch + (matrix % heads) * stride_head
         inside = (row < tokens) & (column < width)
-        rest = tl.load(start + row.to(tl.int64) * stride_row + column * stride_column, mask=inside, other=0.0)
+        numbers = tl.load(start + row.to(tl.int64) * stride_row + column * stride_column, mask=inside, other=0.0)
+        return numbers, row, column, matrix
+
+    @triton.jit
+    def _magnitude(numbers):
+        """The bits of absolute values, which are ordered as the values are; NaN comes last."""
+        return numbers.to(tl.int32, bitcast=True) & 0x7FFFFFFF
+
+    @triton.jit
+    def _powers_of_two(magnitude, TARGET: tl.constexpr):
+        """2^n that lifts this magnitude to between 2^TARGET and 2^(TARGET + 1), and 2^-n; n is at most 126."""
+        power = tl.minimum(TARGET + 127 - (magnitude >> 23), 126)
+        return ((127 + power) << 23).to(tl.float32, bitcast=True), ((127 - power) << 23).to(tl.float32, bitcast=True)
+
+    @triton.jit
+    def _largest_kernel(
+        tensor, largest, tokens, heads, width, stride_batch, stride_head, stride_row, stride_column,
+        ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+    ):  # fmt: skip
+        """The magnitude of the largest finite entry of each matrix. A maximum is the same in any order."""
+        numbers, _, _, matrix = _rows(
+            tensor, tokens, heads, width, stride_batch, stride_head, stride_row, stride_column, ROWS, COLUMNS
+        )
+        magnitude = _magnitude(numbers)
+        magnitude = tl.where(magnitude < 0x7F800000, magnitude, 0)
+        tl.atomic_max(largest + matrix, tl.max(tl.max(magnitude, 1), 0))
+
+    @triton.jit
+    def _split_kernel(
+        tensor, largest, parts, unit, tokens, heads, width, stride_batch, stride_head, stride_row, stride_column,
+        padded, matrices,
+        ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+    ):  # fmt: skip
+        numbers, row, column, matrix = _rows(
+            tensor, tokens, heads, width, stride_batch, stride_head, stride_row, stride_column, ROWS, COLUMNS
+        )
+        lift, own_unit = _powers_of_two(tl.load(largest + matrix), 13)
+        if tl.program_id(0) == 0:
+            tl.store(unit + matrix, own_unit)
+        numbers *= lift
+        large = numbers.to(tl.float16)
+        at = parts + (matrix * tokens + row) * padded + column
         stored = (row < tokens) & (column < padded)
-        for part in tl.static_range(3):
-            large = rest.to(tl.bfloat16)
-            tl.store(parts + ((part * matrices + matrix) * tokens + row) * padded + column, large, mask=stored)
-            rest -= large.to(tl.float32)
+        tl.store(at, large, mask=stored)
+        small = (numbers - large.to(tl.float32)).to(tl.float16)
+        tl.store(at + matrices.to(tl.int64) * tokens * padded, small, mask=stored)
 
     @triton.jit
     def place(tokens, heads, BLOCK: tl.constexpr):
@@ -60,54 +126,67 @@ if triton is not None:
 
     @triton.jit
     def tile(tensor, batches, batch, head, start, ROWS: tl.constexpr, COLUMNS: tl.constexpr, PARTS: tl.constexpr):
-        """The parts of a tile; one part stands for all three."""
-        first = tensor.load([batch, head, start, 0]).reshape(ROWS, COLUMNS)
-        second, third = first, first
-        if PARTS == 3:
-            second = tensor.load([batches + batch, head, start, 0]).reshape(ROWS, COLUMNS)
-            third = tensor.load([2 * batches + batch, head, start, 0]).reshape(ROWS, COLUMNS)
-        return first, second, third
+        """The parts of a tile; one part stands for both."""
+        large = tensor.load([batch, head, start, 0]).reshape(ROWS, COLUMNS)
+        small = large
+        if PARTS == 2:
+            small = tensor.load([batches + batch, head, start, 0]).reshape(ROWS, COLUMNS)
+        return large, small
 
     @triton.jit
-    def times_transposed(a0, a1, a2, b0, b1, b2, PARTS: tl.constexpr):
-        """a b^T in float32, small terms first."""
+    def unit(units, matrix, PARTS: tl.constexpr):
+        """What 1 stands for in the parts of this matrix."""
+        own = 1.0
+        if PARTS == 2:
+            own = tl.load(units + matrix)
+        return own
+
+    @triton.jit
+    def units(one, other, matrix, PARTS: tl.constexpr):
+        """What 1 stands for in a product of two such matrices."""
+        return unit(one, matrix, PARTS) * unit(other, matrix, PARTS)
+
+    @triton.jit
+    def times_transposed(a0, a1, b0, b1, PARTS: tl.constexpr):
+        """a b^T in float32, in units of a times units of b; small terms first."""
         if PARTS == 1:
             product = tl.dot(a0, b0.T)
         else:
-            product = tl.dot(a2, b0.T)
-            product = tl.dot(a0, b2.T, product)
-            product = tl.dot(a1, b1.T, product)
-            product = tl.dot(a1, b0.T, product)
+            product = tl.dot(a1, b0.T)
             product = tl.dot(a0, b1.T, product)
             product = tl.dot(a0, b0.T, product)
         return product
 
     @triton.jit
-    def add_product(total, weights, b0, b1, b2, PARTS: tl.constexpr):
-        """total + weights b with float32 weights, which are rounded or split as b is.
+    def add_product(total, weights, b0, b1, PARTS: tl.constexpr, ANY_SIZE: tl.constexpr = False):
+        """total + weights b with float32 weights, which are rounded or split as b is; in units of b.
+
+        The weights are below 2^16, and what is below 2^-25 is lost; with ANY_SIZE, and in two parts, each row of the
+        tile is brought to that range by a power of two of its own.
 
         Hopper's tensor cores round towards zero whenever they add to their accumulator. Over many tiles of positive
         weights that adds up to 1e-5, so the products of parts start from zero and are added once a tile.
         """
-        w0 = weights.to(b0.dtype)
         if PARTS == 1:
-            total = tl.dot(w0, b0, total)
+            total = tl.dot(weights.to(b0.dtype), b0, total)
         else:
-            rest = weights - w0.to(tl.float32)
-            w1 = rest.to(b0.dtype)
-            w2 = (rest - w1.to(tl.float32)).to(b0.dtype)
-            product = tl.dot(w2, b0)
-            product = tl.dot(w0, b2, product)
-            product = tl.dot(w1, b1, product)
-            product = tl.dot(w1, b0, product)
+            if ANY_SIZE:
+                lift, unit = _powers_of_two(tl.max(_magnitude(weights), 1), 14)
+                weights *= lift[:, None]
+            w0 = weights.to(b0.dtype)
+            w1 = (weights - w0.to(tl.float32)).to(b0.dtype)
+            product = tl.dot(w1, b0)
             product = tl.dot(w0, b1, product)
-            total += tl.dot(w0, b0, product)
+            product = tl.dot(w0, b0, product)
+            if ANY_SIZE:
+                product *= unit[:, None]
+            total += product
         return total
 
     @triton.jit
-    def whole(first, second, third, PARTS: tl.constexpr):
-        """The float32 tile that the parts stand for."""
-        total = first.to(tl.float32)
-        if PARTS == 3:
-            total += second.to(tl.float32) + third.to(tl.float32)
+    def whole(large, small, PARTS: tl.constexpr):
+        """The float32 tile that the parts stand for, in their unit."""
+        total = large.to(tl.float32)
+        if PARTS == 2:
+            total += small.to(tl.float32)
         return total
