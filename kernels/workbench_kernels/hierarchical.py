@@ -17,6 +17,7 @@ from workbench_kernels.flash_attention import flash_attention
 from workbench_kernels.heads import why_not
 from workbench_kernels.hierarchical_levels import hierarchical_levels, level_sizes
 from workbench_kernels.operators import operator
+from workbench_kernels.tiles import next_power_of_2
 
 try:
     import triton
@@ -224,10 +225,10 @@ def _places(query: Tensor, block: int, levels: int) -> list[dict[str, int]]:
 def _common(query: Tensor) -> dict:
     """What all kernels are told about rows and their arithmetic; float32 is split into three tf32 products."""
     width = query.shape[-1]
-    return {"WIDTH": width, "BLOCK_D": max(16, triton.next_power_of_2(width))}
+    return {"WIDTH": width, "BLOCK_D": max(16, next_power_of_2(width))}
 
 
-PACKED = 64  # rows of a tile in which several small families come together
+PACKED = {"forward": 64, "backward": 16}  # rows of a tile in which several small families come together
 STREAMED = 4096  # numbers that a program of the kernels which only stream takes at a time
 
 # Children of a family that one program holds, by padded head_dim; the kernels for longer families take tiles of that
@@ -246,10 +247,10 @@ def _choice(table: dict, kernel: str, query: Tensor):
     return table[kernel][query.element_size()][max(64, _common(query)["BLOCK_D"])]
 
 
-def _packed(query: Tensor, size: int, most: int) -> dict[str, int]:
+def _packed(kernel: str, size: int, most: int) -> dict[str, int]:
     """How many families of ``size`` children share a program, and the rows of each: few children come together."""
-    rows = triton.next_power_of_2(size)
-    together = max(1, min(PACKED, most) // rows)
+    rows = next_power_of_2(size)
+    together = max(1, min(PACKED[kernel], most) // rows)
     return {"FAMILIES": together, "SIZE": max(rows, 16 // together)}
 
 
@@ -263,12 +264,12 @@ def _forward_launch(query: Tensor, place: dict[str, int], root: bool):
     precision = {"PRECISION": "tf32x3" if query.dtype == torch.float32 else "tf32"}
     most = _choice(_MOST, "forward", query)
     if place["size"] <= most:
-        tiles = _packed(query, place["size"], most)
+        tiles = _packed("forward", place["size"], most)
         settings = {"num_warps": _warps(tiles["FAMILIES"] * tiles["SIZE"], query), "num_stages": 1}
         programs = triton.cdiv(place["families"], tiles["FAMILIES"])
         return hierarchical_forward.family_kernel, programs, {**tiles, **settings, **_common(query), **precision}
     rows, columns = _choice(_TILES, "forward", query)
-    settings = {"BLOCK_M": rows, "BLOCK_N": columns, "num_warps": _warps(rows, query), "num_stages": 2}
+    settings = {"BLOCK_M": rows, "BLOCK_N": columns, "num_warps": _warps(rows // 2, query), "num_stages": 2}
     programs = triton.cdiv(place["nodes"], rows) if root else place["families"]
     return hierarchical_forward.long_family_kernel, programs, {**settings, **_common(query), **precision}
 
@@ -278,7 +279,7 @@ def _backward_launch(query: Tensor, place: dict[str, int]):
     precision = {"PRECISION": "tf32x3" if query.dtype == torch.float32 else "tf32"}
     most = _choice(_MOST, "backward", query)
     if place["size"] <= most:
-        tiles = _packed(query, place["size"], most)
+        tiles = _packed("backward", place["size"], most)
         settings = {"num_warps": _warps(tiles["FAMILIES"] * tiles["SIZE"], query), "num_stages": 1}
         programs = triton.cdiv(place["families"], tiles["FAMILIES"])
         return hierarchical_backward.backward_kernel, programs, {**tiles, **settings, **_common(query), **precision}
@@ -292,5 +293,5 @@ def _whole_rows(query: Tensor, size: int) -> dict[str, int]:
     """Families, and rows of each, for the kernels that only stream."""
     common = _common(query)
     rows = max(1, STREAMED // common["BLOCK_D"])
-    each = min(rows, triton.next_power_of_2(size))
+    each = min(rows, next_power_of_2(size))
     return {"FAMILIES": rows // each, "ROWS": each, **common, "num_warps": 4}

@@ -60,6 +60,26 @@ if triton is not None:
         return tl.sum(x.reshape(FAMILIES, SIZE, BLOCK_D), 1)
 
     @triton.jit
+    def store_mean(
+        means, x, share, first_family, families, span, leaves, first_row,
+        FAMILIES: tl.constexpr, SIZE: tl.constexpr, WIDTH: tl.constexpr, BLOCK_D: tl.constexpr, ONES: tl.constexpr,
+    ):  # fmt: skip
+        """The mean over each family of rows x (FAMILIES * SIZE, BLOCK_D), a row standing for ``share`` leaves. ONES: each
+        for one, or none."""
+        if ONES:
+            # A product with ones: exact, and the rows stay in shared memory, where the other products read them.
+            line = tl.arange(0, FAMILIES if FAMILIES > 16 else 16)
+            belongs = (line[:, None] == tl.arange(0, FAMILIES * SIZE)[None, :] // SIZE) & (share > 0)[None, :]
+            sums = tl.dot(belongs.to(tl.float32).to(x.dtype), x)
+        else:
+            line = tl.arange(0, FAMILIES)
+            sums = sum_of_families(x.to(tl.float32) * share[:, None], FAMILIES, SIZE, BLOCK_D)
+        family = first_family + line
+        exists = (line < FAMILIES) & (family < families)
+        mean = sums / leaves_below(family, span, leaves)[:, None]
+        store_rows(means, mean, first_row + family, exists, WIDTH, BLOCK_D)
+
+    @triton.jit
     def from_above(
         gathered, kept, matrix, total, first, family, there, nodes, size,
         WIDTH: tl.constexpr, BLOCK_D: tl.constexpr, LEVELS: tl.constexpr,
@@ -137,12 +157,20 @@ if triton is not None:
             energy = tl.sum((share * partition).reshape(FAMILIES, SIZE), 1)
             tl.store(statistics + at, energy / everyone, mask=exists)
             kind = matrices * total * WIDTH
-            mean = sum_of_families(q.to(tl.float32) * share[:, None], FAMILIES, SIZE, BLOCK_D) / everyone[:, None]
-            store_rows(means, mean, at, exists, WIDTH, BLOCK_D)
-            mean = sum_of_families(k.to(tl.float32) * share[:, None], FAMILIES, SIZE, BLOCK_D) / everyone[:, None]
-            store_rows(means + kind, mean, at, exists, WIDTH, BLOCK_D)
-            mean = sum_of_families(v.to(tl.float32) * share[:, None], FAMILIES, SIZE, BLOCK_D) / everyone[:, None]
-            store_rows(means + 2 * kind, mean, at, exists, WIDTH, BLOCK_D)
+            # Zero times NaN is NaN: where a family must not see the next one, they must not meet in a product.
+            ONES: tl.constexpr = LEAF and q.dtype.primitive_bitwidth == 16 and (FAMILIES == 1 or not CAUSAL)
+            store_mean(
+                means, q, share, first_family, families, span * size, leaves, matrix * total + parent,
+                FAMILIES, SIZE, WIDTH, BLOCK_D, ONES,
+            )  # fmt: skip
+            store_mean(
+                means + kind, k, share, first_family, families, span * size, leaves, matrix * total + parent,
+                FAMILIES, SIZE, WIDTH, BLOCK_D, ONES,
+            )  # fmt: skip
+            store_mean(
+                means + 2 * kind, v, share, first_family, families, span * size, leaves, matrix * total + parent,
+                FAMILIES, SIZE, WIDTH, BLOCK_D, ONES,
+            )  # fmt: skip
 
     @triton.jit
     def _walk(
