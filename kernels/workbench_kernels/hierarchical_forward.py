@@ -64,8 +64,8 @@ if triton is not None:
         means, x, share, first_family, families, span, leaves, first_row,
         FAMILIES: tl.constexpr, SIZE: tl.constexpr, WIDTH: tl.constexpr, BLOCK_D: tl.constexpr, ONES: tl.constexpr,
     ):  # fmt: skip
-        """The mean over each family of rows x (FAMILIES * SIZE, BLOCK_D), of which each stands for ``share`` leaves; with
-        ONES for one, or none."""
+        """The means over families of rows x (FAMILIES * SIZE, BLOCK_D), a row standing for ``share`` leaves; with ONES
+        for one or none."""
         if ONES:
             # A product with ones: exact, and the rows stay in shared memory, where the other products read them.
             line = tl.arange(0, FAMILIES if FAMILIES > 16 else 16)
