@@ -62,6 +62,11 @@ def test_slow_call_is_still_repeated_three_times():
     assert 3 <= timing.repeats <= len(calls) <= 10
 
 
+def test_only_cuda_replays():
+    with pytest.raises(ValueError, match="Only calls on CUDA can be replayed from a CUDA graph, not on 'cpu'"):
+        measure.time_call(lambda: pytest.fail("was called"), "cpu", replayed=True)
+
+
 def test_cancel_stops_between_repetitions():
     calls = []
     with pytest.raises(measure.Cancelled):
@@ -435,3 +440,15 @@ def test_row_and_memory_on_a_gpu():
     assert {row["status"] for row in rows} == {"ok"}
     table = next(row for row in rows if row["implementation"] == "reference" and row["size"] == 4096)
     assert table["peak_bytes"] >= 4096**2 * 4
+
+
+@pytest.mark.gpu
+def test_a_replay_is_not_bound_by_launching():
+    def some_launches():
+        for _ in range(50):
+            small.mul_(1.0)
+
+    small = torch.ones(16, device="cuda")
+    replayed = measure.time_call(some_launches, "cuda", replayed=True)
+    assert replayed.median_ms < 0.8 * measure.time_call(some_launches, "cuda").median_ms
+    assert small.eq(1).all()

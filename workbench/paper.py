@@ -239,6 +239,7 @@ class Recording:
                      measured, or only ``implementations``
     sizes            of ``example``
     shape, options   knobs of ``example`` and of the methods
+    replayed         times are those of CUDA graphs, without the host's time for launching
     """
 
     group: str
@@ -249,6 +250,7 @@ class Recording:
     implementations: tuple[str, ...] = ()
     dtype: str = "bfloat16"
     directions: tuple[Literal["forward", "backward"], ...] = ("forward", "backward")
+    replayed: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

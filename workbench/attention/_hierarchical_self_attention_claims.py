@@ -104,6 +104,22 @@ RECORDINGS = (
         shape=_SHAPE,
         implementations=("fast", "sdpa_flash", "sdpa_cudnn"),
     ),
+    *(
+        Recording(
+            group=group,
+            methods=(method,),
+            sizes=(512, 1024, 2048, 4096, 8192, 16384),
+            shape=_SHAPE,
+            options=options,
+            implementations=implementations,
+            directions=("forward",),
+            replayed=True,
+        )
+        for group, method, options, implementations in (
+            ("groups of 64, three levels, as a graph", "hierarchical_attention", {"block": 64, "levels": 3}, ("fast",)),
+            ("softmax attention, as a graph", "flash_attention_2", {}, ("fast", "sdpa_flash", "sdpa_cudnn")),
+        )
+    ),
     Recording(
         group="the equations, family by family",
         methods=("hierarchical_attention",),

@@ -25,6 +25,7 @@ def record(paper: Paper, device: str, *, budget_s: float = 0.2, time_limit_s: fl
         ]
         settings = {"device": device, "dtype": recording.dtype, "directions": recording.directions}
         settings |= {"shape": recording.shape, "options": recording.options}
+        settings["replayed"] = recording.replayed
         for row in sweep(choices, recording.sizes, **settings, budget_s=budget_s, time_limit_s=time_limit_s):
             rows.append({"group": recording.group, **row})
             yield rows[-1]

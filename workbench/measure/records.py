@@ -16,9 +16,9 @@ import pandas as pd
 RECORDED = Path(__file__).parents[1] / "recorded"
 
 COLUMNS = (
-    "method", "implementation", "direction", "size", "dtype", "device", "status", "reason", "median_ms", "low_ms",
-    "high_ms", "repeats", "peak_bytes", "error", "budget", "flops", "bytes", "tflops_per_s", "gb_per_s", "floor_ms",
-    "roofline",
+    "method", "implementation", "direction", "size", "dtype", "device", "replayed", "status", "reason", "median_ms",
+    "low_ms", "high_ms", "repeats", "peak_bytes", "error", "budget", "flops", "bytes", "tflops_per_s", "gb_per_s",
+    "floor_ms", "roofline",
 )  # fmt: skip
 
 

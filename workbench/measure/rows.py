@@ -21,6 +21,7 @@ def measure(
     direction: Direction = "forward",
     budget_s: float = 0.3,
     check: bool | Check = True,
+    replayed: bool = False,
     cancelled: Stop = None,
 ) -> dict[str, Any]:
     """One row: is the result right, how long does it take, how much memory, how far from the roofline.
@@ -28,6 +29,7 @@ def measure(
     ``direction="backward"`` times the backward pass alone; its ``peak_bytes`` covers forward and backward together,
     since what the forward saves is part of the price. ``check=True`` compares with the reference on this very example;
     a ``Check`` of another (smaller) example stands in for it; ``False`` is for a result that was compared already.
+    ``replayed`` times a CUDA graph of the call, as ``time_call`` does.
 
     ``status`` is ``"ok"``, ``"unavailable"``, ``"wrong"`` or ``"out of memory"``, with the ``reason`` as a sentence.
     Raises ``ValueError`` for a knob out of bounds or an unknown implementation, ``Cancelled`` when asked to stop.
@@ -35,7 +37,7 @@ def measure(
     controls.validate(method.reference, example.options)
     device = next(iter(example.inputs.values())).device.type
     example = leaves(example, dtype_of(example), gradients=direction == "backward")
-    row = empty_row(method, implementation, example, direction=direction, device=device)
+    row = empty_row(method, implementation, example, direction=direction, device=device, replayed=replayed)
     method.function(implementation)
     if reasons := method.why_not(implementation, *example.inputs.values(), **example.options):
         return row | {"status": "unavailable", "reason": " ".join(reasons)}
@@ -47,7 +49,7 @@ def measure(
             if not row["error"] <= row["budget"]:
                 reason = f"Differs from the reference by {row['error']:.1e}; {row['budget']:.1e} is allowed."
                 return row | {"status": "wrong", "reason": reason}
-        return row | _figures(method, implementation, example, direction, budget_s, cancelled)
+        return row | _figures(method, implementation, example, direction, budget_s, replayed, cancelled)
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
@@ -69,11 +71,14 @@ def estimate_bytes(method: Method, implementation: str, example: Example, direct
     return int(cost.bytes + cost.backward_bytes + 2 * workspace)
 
 
-def empty_row(method: Method, implementation: str, example: Example, *, direction: Direction, device: str) -> dict:
+def empty_row(
+    method: Method, implementation: str, example: Example, *, direction: Direction, device: str, replayed: bool
+) -> dict[str, Any]:
     """What is known before anything ran: names and settings."""
     dtype = str(dtype_of(example))[6:]
     knobs = {name: knob.default for name, knob in method.knobs.items()} | dict(example.options)
     names = {"method": method.name, "implementation": implementation, "direction": direction}
+    names["replayed"] = replayed
     return {**names, "dtype": dtype, "device": device, **knobs, "status": "ok", "reason": ""}
 
 
@@ -88,10 +93,17 @@ def is_out_of_memory(error: RuntimeError) -> bool:
 
 
 def _figures(
-    method: Method, implementation: str, example: Example, direction: Direction, budget_s: float, cancelled: Stop
+    method: Method,
+    implementation: str,
+    example: Example,
+    direction: Direction,
+    budget_s: float,
+    replayed: bool,
+    cancelled: Stop,
 ) -> dict[str, float]:
     dtype = dtype_of(example)
     device = next(iter(example.inputs.values())).device.type
+    settings = {"budget_s": budget_s, "replayed": replayed, "cancelled": cancelled}
 
     def run_forward() -> None:
         with torch.no_grad():
@@ -101,11 +113,11 @@ def _figures(
         backward_call(method, implementation, example, rounded_to=dtype)()
 
     if direction == "forward":
-        timing = time_call(run_forward, device, budget_s=budget_s, cancelled=cancelled)
+        timing = time_call(run_forward, device, **settings)
         peak = peak_bytes(run_forward, device)
     else:
         backward = backward_call(method, implementation, example, rounded_to=dtype)
-        timing = time_call(backward, device, budget_s=budget_s, cancelled=cancelled)
+        timing = time_call(backward, device, **settings)
         del backward
         peak = peak_bytes(run_both, device)
     flops, moved = work(method, example, direction)

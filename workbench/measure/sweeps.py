@@ -31,6 +31,7 @@ def sweep(
     budget_s: float = 0.3,
     memory_limit: int | None = None,
     time_limit_s: float | None = None,
+    replayed: bool = False,
     cancelled: Stop = None,
 ) -> Iterator[dict[str, Any]]:
     """Measure every (method, implementation) of ``choices`` at every size, side by side; yields a row at a time.
@@ -39,15 +40,16 @@ def sweep(
     A row over ``memory_limit`` bytes (default: ``measure.memory_limit``), or one whose single call would take more than
     ``time_limit_s`` (scaled from the previous size), is not run: status ``"too large"``, the reason with the estimate.
     Where the reference takes too long at a size, the check is made at the largest half, quarter, ... at which it does
-    not, and ``reason`` says so.
+    not, and ``reason`` says so. ``replayed`` times CUDA graphs of the calls, as ``time_call`` does.
 
     Raises ``ValueError`` at once for settings that are not allowed, ``Cancelled`` while it runs.
     """
     if any(not isinstance(size, int) or isinstance(size, bool) or size < 1 for size in sizes):
         raise ValueError(f"Sizes are whole numbers from 1 on, not {list(sizes)}.")
     plan = _Plan(
-        device, dtype, shape or {}, options or {}, memory_limit or memory.memory_limit(device), time_limit_s or math.inf
-    )
+        device, dtype, shape or {}, options or {}, memory_limit or memory.memory_limit(device),
+        time_limit_s or math.inf, replayed,
+    )  # fmt: skip
     for method, implementation in choices:
         method.function(implementation)
         controls.validate(method.example, plan.shape_of(method))
@@ -84,6 +86,7 @@ class _Plan:
     options: Mapping[str, Any]
     memory_limit: int
     time_limit_s: float
+    replayed: bool
     examples: dict[tuple, Example] = field(default_factory=dict)
     checks: dict[tuple, tuple[int, Check]] = field(default_factory=dict)
     spent: dict[tuple, _Spent] = field(default_factory=dict)
@@ -105,6 +108,7 @@ class _Plan:
             if reason := self.too_large(method, implementation, size, direction):
                 return self.refused(method, implementation, size, direction, reason) | labels
         settings = {"direction": direction, "budget_s": budget_s, "check": check, "cancelled": cancelled}
+        settings["replayed"] = self.replayed
         row = measure(method, implementation, example, **settings)
         if row["status"] == "ok":
             row["reason"] = note
@@ -114,7 +118,9 @@ class _Plan:
 
     def refused(self, method, implementation, size, direction, reason) -> dict[str, Any]:
         sketch = self.example(method, size, device="meta")
-        row = empty_row(method, implementation, sketch, direction=direction, device=self.device)
+        row = empty_row(
+            method, implementation, sketch, direction=direction, device=self.device, replayed=self.replayed
+        )
         return row | {"status": "too large", "reason": reason}
 
     # --- inputs ---

@@ -44,19 +44,39 @@ class Timing:
     repeats: int
 
 
-def time_call(call: Callable[[], Any], device: str, *, budget_s: float = 0.3, cancelled: Stop = None) -> Timing:
+def time_call(
+    call: Callable[[], Any], device: str, *, budget_s: float = 0.3, replayed: bool = False, cancelled: Stop = None
+) -> Timing:
     """How long ``call()`` takes, repeated for about ``budget_s`` seconds and at least three times after a warm-up.
 
     GPU: CUDA events around each call, the L2 cache flushed before it. CPU: ``torch.utils.benchmark``, with the threads
     that PyTorch uses; a call of some microseconds is timed in blocks, so its percentiles are those of block means.
+    ``replayed``: the call is captured as a CUDA graph and its replays are timed, so without the host's time for
+    launching. Raises ``ValueError`` for that without CUDA.
     ``cancelled()`` is asked between repetitions; ``Cancelled`` is raised when it says yes.
     """
     stop_if(cancelled)
+    if replayed:
+        call = _as_graph(call, device)
     call()  # compiles what is compiled on first use
     stop_if(cancelled)
     times = (_times_on_cuda if device == "cuda" else _times_on_cpu)(call, budget_s, cancelled)
     low, median, high = np.quantile(times, [0.2, 0.5, 0.8]) * 1e3
     return Timing(float(median), float(low), float(high), len(times))
+
+
+def _as_graph(call: Callable[[], Any], device: str) -> Callable[[], None]:
+    if device != "cuda":
+        raise ValueError(f"Only calls on CUDA can be replayed from a CUDA graph, not on {device!r}.")
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):  # what happens on the first call only must not be captured
+        call()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        call()
+    return graph.replay
 
 
 def _times_on_cpu(call: Callable[[], Any], budget_s: float, cancelled: Stop) -> list[float]:
