@@ -296,6 +296,21 @@ def timed(frame: pd.DataFrame) -> dict[str, float]:
     return {"time_exponent": float(slope), "faster_than_softmax": float(fastest.iloc[-1] / ours.iloc[-1])}
 
 
+def crossings(recorded: pd.DataFrame) -> dict[str, float]:
+    """From how many tokens on hierarchical attention beats the fastest softmax attention, by the recorded replays: as
+    measured (``median_ms``), and if both ran at the machine's ceilings (``floor_ms``)."""
+    rows = recorded[(recorded["replayed"] == True) & (recorded["status"] == "ok")]  # noqa: E712 - empty in older rows
+    found = {}
+    for column in ("median_ms", "floor_ms"):
+        best = rows.pivot_table(index="size", columns="method", values=column, aggfunc="min").dropna()
+        gain = np.log(best["flash_attention_2"] / best[hierarchical_attention.name]).to_numpy()
+        size = np.log(best.index.to_numpy(float))
+        # The last pair before it stays above zero; where it is above from the start, the first pair, prolonged.
+        at = min(max(0, int(np.flatnonzero(gain <= 0).max(initial=-1))), len(gain) - 2)
+        found[column] = float(np.exp(size[at] - gain[at] * (size[at + 1] - size[at]) / (gain[at + 1] - gain[at])))
+    return found
+
+
 def swapped_layers(device: str = "cpu") -> dict[str, float]:
     """How much the sentence vectors of the pretrained encoder turn (1 - cosine, mean over the example sentences) when
     some of its layers, counted from 1, get hierarchical attention on words and clauses. Empty without the encoder."""
