@@ -22,6 +22,7 @@ except ImportError:  # `tiles.why_not` says so
 # Numbers and warps of a program; a program of the forecast reads UNROLL modules before it adds them up.
 FORECAST_TILE, FORECAST_WARPS, UNROLL = 512, 2, 2
 REFRESH_TILE, REFRESH_WARPS = 1024, 4
+ADD_TILE, ADD_WARPS = 1024, 4
 ERROR_TILE, ERROR_WARPS = 2048, 4
 COLUMNS = 128  # of a tile: a cache line of two-byte numbers, or two
 
@@ -61,25 +62,19 @@ def refresh_(feature: Tensor, derivatives: Tensor, rates: Tensor) -> None:
     """``refresh_derivatives``, in place: one read and one write of the stack. ``derivatives`` may have gaps between its
     batches and entries, as one module's part of a network's stack has. Not differentiable."""
     if _has_kernel(derivatives):
-        _refresh_on_cuda(feature, derivatives, derivatives, rates, None, None, None)
+        _refresh_on_cuda(feature, derivatives, derivatives, rates)
     else:
         _refresh_in_pieces(feature, derivatives, rates, derivatives)
 
 
-def add_gated(
-    hidden: Tensor, feature: Tensor, gates: Tensor, derivatives: Tensor | None = None, rates: Tensor | None = None
-) -> Tensor:
-    """``hidden + gates[:, None] * feature``; with ``derivatives`` it refreshes them in the same pass, in place.
+def add_gated(hidden: Tensor, feature: Tensor, gates: Tensor) -> Tensor:
+    """``hidden + gates[:, None] * feature``: the residual stream after a module.
 
-    hidden and feature (batch, tokens, width), gates (batch, width), derivatives and rates as in ``refresh_``. What a
-    sampler calls after every module: on CUDA one kernel, so that the cache costs its own bytes only.
+    hidden and feature (batch, tokens, width), gates (batch, width). What a sampler calls after every module: on CUDA
+    one kernel, the product not rounded. Not differentiable.
     """
     if _has_kernel(hidden):
-        out = torch.empty_like(hidden, memory_format=torch.contiguous_format)
-        _refresh_on_cuda(feature, derivatives, derivatives, rates, hidden, gates, out)
-        return out
-    if derivatives is not None:
-        _refresh_in_pieces(feature, derivatives, rates, derivatives)
+        return _add_gated_on_cuda(hidden, feature, gates)
     return torch.addcmul(hidden, gates[:, None], feature)
 
 
@@ -128,44 +123,32 @@ def _forecast_on_cuda(
 
 def refresh_derivatives_triton(feature: Tensor, derivatives: Tensor, rates: Tensor) -> Tensor:
     out = torch.empty(derivatives.shape, dtype=derivatives.dtype, device=derivatives.device)
-    _refresh_on_cuda(feature, _with_dense_rows(derivatives), out, rates, None, None, None)
+    _refresh_on_cuda(feature, _with_dense_rows(derivatives), out, rates)
     return out
 
 
-def _refresh_on_cuda(
-    feature: Tensor,
-    old: Tensor | None,
-    new: Tensor | None,
-    rates: Tensor | None,
-    hidden: Tensor | None,
-    gates: Tensor | None,
-    out: Tensor | None,
-) -> None:
+def _refresh_on_cuda(feature: Tensor, old: Tensor, new: Tensor, rates: Tensor) -> None:
     feature = feature.contiguous()
     batch, tokens, width = feature.shape
-    hidden = feature if hidden is None else hidden.contiguous()
     grid, rows, columns = _grid(batch, tokens, width, REFRESH_TILE)
     with torch.cuda.device_of(feature):
         _refresh_kernel[grid](
-            feature,
-            feature if old is None else old,
-            feature if new is None else new,
-            feature if rates is None else rates,
-            hidden,
-            feature if gates is None else gates,
-            feature if out is None else out,
-            tokens,
-            width,
-            *((0, 0) if old is None else old.stride()[:2]),
-            *((0, 0) if new is None else new.stride()[:2]),
-            0 if rates is None else rates.stride(0),
-            0 if gates is None else gates.stride(0),
-            ENTRIES=0 if new is None else new.shape[1],
-            ADD=out is not None,
-            ROWS=rows,
-            COLUMNS=columns,
-            num_warps=REFRESH_WARPS,
-        )
+            feature, old, new, rates, tokens, width, *old.stride()[:2], *new.stride()[:2], rates.stride(0),
+            ENTRIES=new.shape[1], ROWS=rows, COLUMNS=columns, num_warps=REFRESH_WARPS,
+        )  # fmt: skip
+
+
+def _add_gated_on_cuda(hidden: Tensor, feature: Tensor, gates: Tensor) -> Tensor:
+    hidden, feature = hidden.contiguous(), feature.contiguous()
+    batch, tokens, width = feature.shape
+    out = torch.empty_like(hidden)
+    grid, rows, columns = _grid(batch, tokens, width, ADD_TILE)
+    with torch.cuda.device_of(feature):
+        _add_gated_kernel[grid](
+            hidden, feature, gates, out, tokens, width, gates.stride(0),
+            ROWS=rows, COLUMNS=columns, num_warps=ADD_WARPS,
+        )  # fmt: skip
+    return out
 
 
 def error_sums_triton(hidden: Tensor, derivatives: Tensor, weights: Tensor) -> Tensor:
@@ -382,27 +365,31 @@ if triton is not None:
 
     @triton.jit
     def _refresh_kernel(
-        feature, old, new, rates, hidden, gates, out, tokens, width,
-        old_batch, old_entry, new_batch, new_entry, rate_stride, gate_stride,
-        ENTRIES: tl.constexpr, ADD: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+        feature, old, new, rates, tokens, width, old_batch, old_entry, new_batch, new_entry, rate_stride,
+        ENTRIES: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
     ):  # fmt: skip
         batch, _, row, column, mask = _tile(tokens, width, ROWS, COLUMNS)
         place = row * width + column
-        own = batch * tokens * width + place
-        value = _stream(feature + own, mask)
-        if ADD:
-            gate = tl.load(gates + batch * gate_stride + column, mask=column < width, other=0.0).to(tl.float32)
-            before = tl.load(hidden + own, mask=mask, other=0.0).to(tl.float32)
-            tl.store(out + own, before + gate * value, mask=mask)
-        if ENTRIES:
-            rate = tl.load(rates + batch * rate_stride).to(tl.float32)
-            for entry in tl.static_range(ENTRIES):
-                if entry + 1 < ENTRIES:
-                    following = (value - _stream(old + batch * old_batch + entry * old_entry + place, mask)) * rate
-                    tl.store(new + batch * new_batch + entry * new_entry + place, value, mask=mask)
-                    value = following
-                else:
-                    tl.store(new + batch * new_batch + entry * new_entry + place, value, mask=mask)
+        value = _stream(feature + batch * tokens * width + place, mask)
+        rate = tl.load(rates + batch * rate_stride).to(tl.float32)
+        for entry in tl.static_range(ENTRIES):
+            if entry + 1 < ENTRIES:
+                following = (value - _stream(old + batch * old_batch + entry * old_entry + place, mask)) * rate
+                tl.store(new + batch * new_batch + entry * new_entry + place, value, mask=mask)
+                value = following
+            else:
+                tl.store(new + batch * new_batch + entry * new_entry + place, value, mask=mask)
+
+    @triton.jit
+    def _add_gated_kernel(
+        hidden, feature, gates, out, tokens, width, gate_stride, ROWS: tl.constexpr, COLUMNS: tl.constexpr
+    ):
+        batch, _, row, column, mask = _tile(tokens, width, ROWS, COLUMNS)
+        own = batch * tokens * width + row * width + column
+        gate = tl.load(gates + batch * gate_stride + column, mask=column < width, other=0.0).to(tl.float32)
+        before = tl.load(hidden + own, mask=mask, other=0.0).to(tl.float32)
+        value = tl.load(feature + own, mask=mask, other=0.0).to(tl.float32)
+        tl.store(out + own, before + gate * value, mask=mask)
 
     @triton.jit
     def _error_kernel(

@@ -122,6 +122,13 @@ def test_cache_bytes(model):
     assert walk(model)[0].cache_bytes == 0
 
 
+def test_sum_bytes(model):
+    """A tensor like the tokens for each step between two full ones, where all modules are kept."""
+    one = 2 * 4 * 12 * 8
+    held = {name: walk(model, caching=name, options=options)[0].sum_bytes / one for name, options in CACHED.items()}
+    assert held == {**dict.fromkeys(CACHED, 0), "feature_reuse": 2, "taylorseer": 2}
+
+
 @every_cache
 def test_recorded_errors_are_those_of_forecasts(model, caching):
     plain = walk(model, caching=caching, options=CACHED[caching])
@@ -143,10 +150,13 @@ def test_a_label_may_change_on_the_way(model):
     assert not torch.equal(Sampler(model, steps=12)(images, changed), Sampler(model, steps=12)(images, labels))
 
 
-def test_conditions_need_not_fit_into_one_product(model, monkeypatch):
-    whole = walk(model)[-1].sample
-    monkeypatch.setattr("workbench.models.diffusion.CONDITIONS_BYTES", 5000)
-    assert_close(walk(model)[-1].sample, whole, tolerance=1e-12)
+@pytest.mark.parametrize("caching", ["none", *CACHED])
+@pytest.mark.parametrize("size", [1, 10_000])  # a step at a time, and two
+def test_conditions_need_not_fit_into_one_product(model, monkeypatch, caching, size):
+    settings = {"caching": caching, "options": CACHED.get(caching)}
+    whole = walk(model, **settings)[-1].sample
+    monkeypatch.setattr("workbench.models.stage.AHEAD_BYTES", size)
+    assert_close(walk(model, **settings)[-1].sample, whole, tolerance=1e-12)
 
 
 def test_float32_images_and_a_16_bit_network():
@@ -167,6 +177,20 @@ def test_recorded_features_are_those_of_the_walk(model):
     first = found.tokens[:, 0] + (modulation.gates[:, :2, None] * found.modules[:, :2, 0]).sum(1)
     assert_close(found.blocks[:, 0, 0], first, tolerance=1e-12)
     assert_close(found.blocks[:, 1, 0], model.run(model.embed(images), modulation), tolerance=1e-12)
+
+
+@pytest.mark.parametrize("guidance", [1.0, 2.0])
+@pytest.mark.parametrize("caching", ["none", *CACHED])
+def test_the_kernels_walk_the_same_way(monkeypatch, caching, guidance):
+    """With every kernel that a GPU would run, here in Triton's interpreter, against plain PyTorch in float64."""
+    torch.manual_seed(0)
+    network = DiT(TINY, "random").requires_grad_(False)
+    settings = {"steps": 5, "caching": caching, "options": CACHED.get(caching), "guidance": guidance}
+    images, labels = start(dtype=torch.float32)
+    exact = Sampler(copy.deepcopy(network).double(), **settings)(images.double(), labels)
+    for name in ("forecast._has_kernel", "forecast_ahead._has_kernel", "forecast_step.has_kernels"):
+        monkeypatch.setattr(f"workbench_kernels.{name}", lambda *given: True)
+    assert_close(Sampler(network, **settings)(images, labels), exact, tolerance=1e-5)
 
 
 @pytest.mark.gpu

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -32,7 +32,6 @@ METHODS = {
 }
 Solver = Literal["euler", "ddim"]
 NOISE_STEPS = 1000  # of the chain that DDIM takes its steps from
-CONDITIONS_BYTES = 64 * 2**20  # how much of the modulation is computed ahead
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,8 @@ class Step:
     computed        whether the network was computed for any sample; ``share``: for which part of the batch
     error           the cache's own estimate of the forecast's relative error (at the first block), or what was recorded
     milliseconds    of this step alone
-    cache_bytes     what the cache holds, all the time
+    cache_bytes     what the cache holds, all the time; ``sum_bytes``: what is held besides, sums of it for the steps up
+                    to the next full one, in float32
     sample          the images now, (batch, channels, side, side), float32 or float64: a copy
     true_error      with ``record_error``, on forecast steps: relative error of the last block's output
     module_errors   the same for every module's output, where the modules are forecast one by one
@@ -60,6 +60,7 @@ class Step:
     share: float = 1.0
     true_error: float | None = None
     module_errors: Tensor | None = None
+    sum_bytes: int = 0
 
 
 def sample(
@@ -160,6 +161,7 @@ class Sampler:
                 share=outcome.share,
                 true_error=outcome.true_error,
                 module_errors=outcome.module_errors,
+                sum_bytes=run.sum_bytes,
             )
 
     def _prepared(self, noise: Tensor, labels: Tensor) -> _Run:
@@ -189,70 +191,49 @@ class _Run:
     def __init__(self, sampler: Sampler, noise: Tensor) -> None:
         self.sampler = sampler
         kind = STRATEGIES[sampler.caching]
-        columns = kind.columns(sampler.steps, **sampler.options)
+        numbers = torch.cat((sampler.factors, kind.columns(sampler.steps, **sampler.options)), dim=1)
         exact = torch.float64 if noise.dtype == torch.float64 else torch.float32
-        self.stage = Stage(sampler.model, torch.zeros_like(noise, dtype=exact), sampler.guidance, columns.shape[1])
+        images = torch.zeros_like(noise, dtype=exact, memory_format=torch.contiguous_format)
+        self.reach = kind.reach(sampler.steps, **sampler.options)
+        self.stage = Stage(sampler.model, images, sampler.guidance, sampler.times, numbers, max(self.reach))
         self.strategy = kind(self.stage, sampler.steps, **sampler.options)
-        self.numbers = torch.cat((sampler.factors, columns), dim=1).to(self.stage.numbers)
-        self.conditions = _Conditions(self.stage, sampler.times)
-        self.play = _capture(self.strategy.parts) if sampler.graphs else self._call
+        self.known = 0  # up to which step, not including it, the stage has looked ahead
+        self.play = _capture(self.strategy.parts, self.stage.rewind) if sampler.graphs else self._call
 
     @property
     def cache_bytes(self) -> int:
         return sum(cache.nbytes for cache in self.strategy.caches)
+
+    @property
+    def sum_bytes(self) -> int:
+        return sum(each.nbytes for each in self.strategy.sums)
 
     def fits(self, noise: Tensor) -> bool:
         exact = torch.float64 if noise.dtype == torch.float64 else torch.float32
         return noise.shape == self.stage.images.shape and exact == self.stage.images.dtype
 
     def start(self, noise: Tensor, labels: Tensor) -> None:
-        self.stage.images.copy_(noise)
+        self.stage.start(noise, labels)
         self.strategy.start()
-        self.conditions.start(labels.to(noise.device))
+        self.known = 0
 
     def step(self, step: int, record: bool) -> Outcome:
-        self.stage.rows.copy_(self.conditions.rows(step))
-        self.stage.numbers.copy_(self.numbers[step])
+        if min(step + self.reach[step], self.sampler.steps - 1) >= self.known:
+            self.play("look_ahead")
+            self.known = step + self.stage.ahead
         return self.strategy.go(step, self.play, record)
 
     def _call(self, part: str) -> None:
         self.strategy.parts[part]()
 
 
-class _Conditions:
-    """The modulation of many steps in one matrix product: time and labels are known before the walk begins, and the
-    largest matrix of the network is read once instead of at every step. Every sampler here does it, cached or not."""
-
-    def __init__(self, stage: Stage, times: Tensor) -> None:
-        self.stage, self.times = stage, times.to(stage.images)
-        self.ahead = max(1, CONDITIONS_BYTES // stage.rows.nbytes)
-        self.labels = self.known = None
-        self.first = 0
-
-    def start(self, labels: Tensor) -> None:
-        steps = len(self.times)
-        labels = labels.expand(steps, -1)
-        if self.stage.guidance != 1:
-            labels = torch.cat((labels, torch.full_like(labels, self.stage.model.config.classes)), dim=1)
-        self.labels, self.known = labels, None
-
-    def rows(self, step: int) -> Tensor:
-        if self.known is None or not self.first <= step < self.first + len(self.known):
-            self.first = step
-            labels = self.labels[step : step + self.ahead]
-            times = self.times[step : step + self.ahead, None].expand(labels.shape)
-            model = self.stage.model
-            condition = model.condition(times.flatten(), labels.flatten())
-            self.known = model.modulation_rows(condition).unflatten(0, labels.shape)
-        return self.known[step - self.first]
-
-
-def _capture(parts: Mapping[str, Any]):
+def _capture(parts: Mapping[str, Callable[[], None]], rewind: Callable[[], None]) -> Callable[[str], None]:
     """The parts as CUDA graphs, and the function that plays one by name."""
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):  # compiles kernels and makes handles, which cannot be captured
         for part in parts.values():
+            rewind()
             part()
     torch.cuda.current_stream().wait_stream(side)
     graphs, pool = {}, None

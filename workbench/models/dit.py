@@ -130,16 +130,16 @@ class Block(nn.Module):
         self.up = nn.Linear(config.width, hidden)
         self.down = nn.Linear(hidden, config.width)
 
-    def attention(self, x: Tokens, shift: Condition, factor: Condition) -> Tokens:
-        """Self-attention of the modulated, normalised tokens."""
+    def attention(self, x: Tokens, shift: Condition, factor: Condition, out: Tokens | None = None) -> Tokens:
+        """Self-attention of the modulated, normalised tokens; ``out`` as in ``into``."""
         projected = self.project_in(modulated(x, shift, factor))
         query, key, value = projected.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         attended = nn.functional.scaled_dot_product_attention(query, key, value)
-        return self.project_out(attended.transpose(1, 2).flatten(2))
+        return into(out, self.project_out, attended.transpose(1, 2).flatten(2))
 
-    def feed_forward(self, x: Tokens, shift: Condition, factor: Condition) -> Tokens:
-        """Up, tanh-GELU, down."""
-        return self.down(nn.functional.gelu(self.up(modulated(x, shift, factor)), approximate="tanh"))
+    def feed_forward(self, x: Tokens, shift: Condition, factor: Condition, out: Tokens | None = None) -> Tokens:
+        """Up, tanh-GELU, down; ``out`` as in ``into``."""
+        return into(out, self.down, nn.functional.gelu(self.up(modulated(x, shift, factor)), approximate="tanh"))
 
 
 class DiT(nn.Module):
@@ -207,11 +207,13 @@ class DiT(nn.Module):
         """Shifts, scales and gates of every block and of the head: one matrix product."""
         return self.split(self.modulation_rows(condition))
 
-    def modulation_rows(self, condition: Condition) -> Float[Tensor, "batch rows"]:
+    def modulation_rows(
+        self, condition: Condition, out: Float[Tensor, "batch rows"] | None = None
+    ) -> Float[Tensor, "batch rows"]:
         """The same as one row a sample, before it is told apart. 1 is added to every scale, once for the network."""
-        return self.modulate(nn.functional.silu(condition)) + self.unit
+        return torch.add(self.modulate(nn.functional.silu(condition)), self.unit, out=out)
 
-    def split(self, rows: Float[Tensor, "batch rows"]) -> Modulation:
+    def split(self, rows: Float[Tensor, "*batch rows"]) -> Modulation:
         """The product's rows, told apart. No copy."""
         width, depth = self.config.width, self.config.depth
         inner, gates, head = rows.split((4 * depth * width, 2 * depth * width, 2 * width), dim=-1)
@@ -226,19 +228,23 @@ class DiT(nn.Module):
         first: int = 0,
         last: int | None = None,
         add: Callable[[int, Tensor, Tensor, Tensor], Tensor] | None = None,
+        outputs: Float[Tensor, "modules batch tokens width"] | None = None,
     ) -> Tokens:
         """Blocks ``first`` up to, not including, ``last``.
 
         ``add(module, tokens, output, gate)`` puts a module's output (batch, tokens, width) into the residual stream and
         returns that; the default is ``tokens + gate * output``. Modules are numbered through: attention 2 l and
-        feed-forward 2 l + 1 of block l. A cache takes the outputs here.
+        feed-forward 2 l + 1 of block l. ``outputs`` is where every module is to write its output: what a cache keeps
+        is there without a copy. With it, nothing is differentiated.
         """
         add = add or add_gated
         for number, block in list(enumerate(self.blocks))[first:last]:
             inner = modulation.inner[:, number]
             for part, module in enumerate((block.attention, block.feed_forward)):
-                output = module(tokens, inner[:, 2 * part], inner[:, 2 * part + 1])
-                tokens = add(2 * number + part, tokens, output, modulation.gates[:, 2 * number + part])
+                place = 2 * number + part
+                out = None if outputs is None else outputs[place]
+                output = module(tokens, inner[:, 2 * part], inner[:, 2 * part + 1], out)
+                tokens = add(place, tokens, output, modulation.gates[:, place])
         return tokens
 
     def head(self, tokens: Tokens, modulation: Modulation) -> Tensor:
@@ -278,6 +284,14 @@ class DiT(nn.Module):
 def add_gated(module: int, tokens: Tokens, output: Tokens, gate: Condition) -> Tokens:
     """tokens + gate * output."""
     return torch.addcmul(tokens, gate[:, None], output)
+
+
+def into(out: Tokens | None, layer: nn.Linear, x: Tokens) -> Tokens:
+    """``layer(x)``, written to ``out`` where that is given: (batch, tokens, width), contiguous."""
+    if out is None:
+        return layer(x)
+    torch.addmm(layer.bias, x.flatten(0, 1), layer.weight.mT, out=out.view(-1, out.shape[-1]))
+    return out
 
 
 def modulated(x: Tokens, shift: Condition, factor: Condition) -> Tokens:

@@ -1,0 +1,144 @@
+"""Caches whose full steps are fixed beforehand: of every module's output, or of the last block's alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from workbench.generation.taylorseer import full_steps, tables
+from workbench.models.caching_strategy import Outcome, Play, Strategy, distance, plain
+from workbench.models.stage import HEAD_COLUMNS, Stage
+from workbench_kernels import forecast as kernels
+from workbench_kernels.forecast_ahead import refresh_ahead_
+
+
+class Scheduled(Strategy):
+    """Steps are full on a fixed schedule, and forecast in between."""
+
+    def __init__(self, stage: Stage, steps: int, *, interval: int, order: int, first_full: int, weights: str) -> None:
+        super().__init__(stage, steps)
+        self.schedule = full_steps(steps, interval, first_full)
+        self.entries = order + 1
+        self.parts["forecast"] = self.forecast
+
+    @property
+    def weights(self) -> Tensor:
+        """Of the present step's forecast, (batch, entries): the last columns of its numbers."""
+        return self.stage.own[-self.entries :].expand(self.stage.batch, -1)
+
+    def forecast(self) -> None:
+        raise NotImplementedError
+
+    def go(self, step: int, play: Play, record: bool) -> Outcome:
+        if self.schedule[step]:
+            play("full")
+            return Outcome()
+        recorded = self.compare() if record else {}
+        play("forecast")
+        return Outcome(share=0.0, error=recorded.get("true_error"), **recorded)
+
+    def compare(self) -> dict[str, Any]:
+        raise NotImplementedError
+
+
+class ModuleCache(Scheduled):
+    """TaylorSeer, and reuse as its order 0: the differences of every module's output, in one tensor.
+
+    A full step ends with one pass over that tensor, which refreshes it and adds up what each step until the next full
+    one will need: between two full steps the differences stay as they are, and gates and weights are known. A forecast
+    step is the tokens of its image plus one of the sums, and the head.
+    """
+
+    def __init__(self, stage: Stage, steps: int, **options: Any) -> None:
+        super().__init__(stage, steps, **options)
+        config = stage.model.config
+        shape = (stage.batch, config.tokens, config.width)
+        like = {"dtype": stage.dtype, "device": stage.device}
+        self.stack = torch.zeros(self.entries, config.modules, *shape, **like)
+        self.ahead = torch.zeros(_ahead(options["interval"]), *shape, **{**like, "dtype": stage.images.dtype})
+
+    @classmethod
+    def reach(cls, steps: int, *, interval: int, first_full: int, **options: Any) -> list[int]:
+        return [_ahead(interval) if full else 0 for full in full_steps(steps, interval, first_full)]
+
+    @classmethod
+    def columns(cls, steps: int, *, interval: int, order: int, first_full: int, weights: str) -> Tensor:
+        """Of each step the refresh's rate, the weights of the forecasts that follow it, and those of its own."""
+        full = full_steps(steps, interval, first_full)
+        factors, rates = tables(full, order, weights)
+        ahead = torch.zeros(steps, _ahead(interval), order + 1, dtype=factors.dtype)
+        for step in range(steps):
+            for place in range(ahead.shape[1]):
+                later = step + 1 + place
+                if not full[step] or later >= steps or full[later]:
+                    break
+                ahead[step, place] = factors[later]
+        return torch.cat((rates[:, None], ahead.flatten(1), factors), dim=1)
+
+    @property
+    def caches(self) -> tuple[Tensor, ...]:
+        return (self.stack.permute(2, 1, 0, 3, 4),)
+
+    @property
+    def sums(self) -> tuple[Tensor, ...]:
+        return (self.ahead,)
+
+    def full(self) -> None:
+        stage = self.stage
+        # The highest difference is not needed any more: its place takes the outputs.
+        last = stage.model.run(stage.tokens(), stage.modulation, add=plain, outputs=self.stack[-1])
+        refresh_ahead_(self.stack, stage.table.gates, stage.numbers[:, HEAD_COLUMNS:], stage.at, self.ahead)
+        stage.finish(last)
+
+    def forecast(self) -> None:
+        self.stage.finish(self.stage.tokens(self.ahead))
+
+    def compare(self) -> dict[str, Any]:
+        """What the network would have computed now, beside the forecasts, which are used all the same."""
+        stage, weights, errors = self.stage, self.weights, []
+        (stack,) = self.caches
+
+        def add(module: int, tokens: Tensor, output: Tensor, gate: Tensor) -> Tensor:
+            errors.append(distance(kernels.forecast(stack[:, module], weights), output))
+            return plain(module, tokens, output, gate)
+
+        truth = stage.model.run(stage.tokens(), stage.modulation, add=add)
+        return {"true_error": distance(stage.tokens(self.ahead), truth), "module_errors": torch.tensor(errors)}
+
+
+class LastBlockCache(Scheduled):
+    """The forecast of the last block's output alone, on a fixed schedule: one trajectory instead of 2 L."""
+
+    def __init__(self, stage: Stage, steps: int, **options: Any) -> None:
+        super().__init__(stage, steps, **options)
+        self.stack = stage.empty(self.entries, stage.model.config.tokens, stage.model.config.width)
+
+    @classmethod
+    def columns(cls, steps: int, *, interval: int, order: int, first_full: int, weights: str) -> Tensor:
+        """Of each step the refresh's rate and the forecast's weights."""
+        factors, rates = tables(full_steps(steps, interval, first_full), order, weights)
+        return torch.cat((rates[:, None], factors), dim=1)
+
+    @property
+    def caches(self) -> tuple[Tensor, ...]:
+        return (self.stack,)
+
+    def full(self) -> None:
+        stage = self.stage
+        last = stage.model.run(stage.tokens(), stage.modulation, add=plain)
+        kernels.refresh_(last, self.stack, stage.own[0].expand(stage.batch))
+        stage.finish(last)
+
+    def forecast(self) -> None:
+        self.stage.finish(kernels.forecast(self.stack, self.weights))
+
+    def compare(self) -> dict[str, Any]:
+        truth = self.stage.model.run(self.stage.tokens(), self.stage.modulation, add=plain)
+        return {"true_error": distance(kernels.forecast(self.stack, self.weights), truth)}
+
+
+def _ahead(interval: int) -> int:
+    """How many forecasts follow a full step, at most. One where none does: its sum is zero, and nobody asks for it."""
+    return max(1, interval - 1)
