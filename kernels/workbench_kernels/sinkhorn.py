@@ -12,6 +12,7 @@ from torch import Tensor
 
 from workbench_kernels.heads import descriptor, row_dots, tile_side, why_not
 from workbench_kernels.operators import operator
+from workbench_kernels.sinkhorn_tiles import Parts, split
 
 try:
     import triton
@@ -20,7 +21,6 @@ except ImportError:  # macOS and Windows have no Triton; `why_not` says so
 
 if triton is not None:
     from workbench_kernels import sinkhorn_fused, sinkhorn_stream
-    from workbench_kernels.sinkhorn_tiles import Parts, split
 
 LOG2_E = math.log2(math.e)
 
@@ -29,9 +29,11 @@ def sinkhorn_attention(query: Tensor, key: Tensor, value: Tensor, *, scale: floa
     """exp(S + u 1^T + 1 v^T) V after ``iterations`` half-steps, rows first, with S = scale Q K^T.
 
     query, key, value and the result (batch, heads, tokens, head_dim); any strides, any number of tokens, head_dim up to
-    256, float16, bfloat16 or float32 (as accurate as float32 products are). The last row step of an odd count is part
-    of the pass that multiplies with V, so k half-steps take k passes over the scores (an even count k + 1), and the
-    backward pass k + 2 or so. Memory beside inputs and output: 4 bytes a token and half-step.
+    256, float16, bfloat16 or float32 (products of two float16 parts, see ``sinkhorn_tiles``: as accurate as float32
+    products are, unless an entry is 1e5 times as large as those of its head that matter). The last row step of an odd
+    count is part of the pass that multiplies with V, so k half-steps take k passes over the scores (an even count
+    k + 1), and the backward pass k + 2 or so. Memory beside inputs and output: 4 bytes a token and half-step, and with
+    float32, during a pass, as much as its inputs take.
 
     Deterministic. Raises ``ValueError`` for what `why_not` names, and unless there is at least one half-step.
     """
@@ -109,7 +111,7 @@ torch.library.register_autograd("workbench::sinkhorn_attention", _differentiate,
 # --- few tokens ------------------------------------------------------------------------------------------------------
 
 
-def _in_registers(query: "Parts", rows: Tensor) -> bool:
+def _in_registers(query: Parts, rows: Tensor) -> bool:
     """Whether a head's map fits into the registers of a program, and its tiles into shared memory; matrix products of
     fewer than 64 rows read their tiles from registers, too."""
     tokens, parts = rows.shape[-1], len(query.tensor) // rows.shape[1]
@@ -118,7 +120,7 @@ def _in_registers(query: "Parts", rows: Tensor) -> bool:
     return tokens <= MOST_IN_REGISTERS and side * tile_side(query.tensor.shape[-1]) * parts <= most
 
 
-def _fused_launch(query: "Parts", rows: Tensor, columns: Tensor, scale: float) -> tuple[tuple, dict]:
+def _fused_launch(query: Parts, rows: Tensor, columns: Tensor, scale: float) -> tuple[tuple, dict]:
     """The numbers and the settings that both fused kernels take."""
     _, batch, heads, tokens = rows.shape
     block, width, parts = tile_side(tokens), tile_side(query.tensor.shape[-1]), len(query.tensor) // batch
@@ -281,7 +283,7 @@ _TILES = {
     },
     "pass_on": {
         1: {64: (128, 128, 8, 3), 128: (128, 128, 8, 3), 256: (128, 64, 8, 2)},
-        2: {64: (128, 128, 8, 2), 128: (128, 128, 8, 2), 256: (128, 64, 8, 1)},
+        2: {64: (64, 128, 4, 2), 128: (128, 128, 8, 2), 256: (128, 64, 8, 1)},
     },
     "gather_scores": {
         1: {64: (128, 64, 8, 3), 128: (128, 64, 8, 2), 256: (64, 32, 8, 2)},
@@ -290,7 +292,7 @@ _TILES = {
 }
 
 
-def _stream_launch(kernel: str, query: "Parts", rows: Tensor, over: str = "BLOCK_M") -> tuple[tuple[int], dict]:
+def _stream_launch(kernel: str, query: Parts, rows: Tensor, over: str = "BLOCK_M") -> tuple[tuple[int], dict]:
     """Grid and settings: a program for every block of tokens of every head."""
     _, batch, heads, tokens = rows.shape
     parts, width = len(query.tensor) // batch, tile_side(query.tensor.shape[-1])

@@ -12,7 +12,7 @@ except ImportError:  # macOS and Windows have no Triton; `sinkhorn.why_not` says
 
 if triton is not None:
     from workbench_kernels.sinkhorn_stream import FACTOR_LIMIT, LIFT
-    from workbench_kernels.sinkhorn_tiles import add_product, tile, times_transposed, unit, units
+    from workbench_kernels.sinkhorn_tiles import add_product, tile, times_transposed, unit, units, weights_of
 
     @triton.jit
     def fused_forward_kernel(
@@ -40,7 +40,7 @@ if triton is not None:
             own_v = -maximum - tl.log2(tl.sum(tl.exp2(scores - maximum[None, :]), 0))
             own_v = tl.where(inside, own_v, 0.0)
             tl.store(v + at, own_v, mask=inside)
-            map = tl.exp2(scores + own_v[None, :])
+            map = weights_of(scores + own_v[None, :], 0.0, k0)
             for pair in range(1, pairs):
                 total = tl.where(inside, tl.sum(map, 1), 1.0)
                 map /= total[:, None]
@@ -55,7 +55,7 @@ if triton is not None:
                 map /= total[:, None]
                 tl.store(u + pairs * stride + at, own_u - tl.log2(total), mask=inside)
         else:
-            map = tl.exp2(scores + own_u[:, None])
+            map = weights_of(scores + own_u[:, None], 0.0, k0)
         v0, v1 = tile(value, batches, batch, head, 0, BLOCK, BLOCK_D, PARTS)
         accumulator = tl.zeros([BLOCK, BLOCK_D], tl.float32)
         accumulator = add_product(accumulator, map * tl.exp2(LIFT), v0, v1, PARTS)
@@ -81,7 +81,7 @@ if triton is not None:
         scores = times_transposed(q0, q1, k0, k1, PARTS)
         scores *= scale * 1.4426950408889634 * units(query_unit, key_unit, matrix, PARTS)
         scores += tl.where(inside, final_v, -float("inf"))[None, :]
-        map = tl.exp2(scores + final_u[:, None])
+        map = weights_of(scores + final_u[:, None], 0.0, k0)
 
         g0, g1 = tile(grad, batches, batch, head, 0, BLOCK, BLOCK_D, PARTS)
         total = tl.zeros([BLOCK, BLOCK_D], tl.float32)

@@ -18,7 +18,16 @@ except ImportError:  # macOS and Windows have no Triton; `sinkhorn.why_not` says
     triton = None
 
 if triton is not None:
-    from workbench_kernels.sinkhorn_tiles import add_product, place, tile, times_transposed, unit, units, whole
+    from workbench_kernels.sinkhorn_tiles import (
+        add_product,
+        place,
+        tile,
+        times_transposed,
+        unit,
+        units,
+        weights_of,
+        whole,
+    )
 
     # No weight is above 1, and below 6e-5 float16 loses digits: all are multiplied by 2^LIFT before they are rounded.
     LIFT = tl.constexpr(15.0)
@@ -74,10 +83,12 @@ if triton is not None:
         base = matrix * tokens
         scale *= units(query_unit, key_unit, matrix, PARTS)
         q0, q1 = tile(query, batches, batch, head, start_m, BLOCK_M, BLOCK_D, PARTS)
+        LIFTED: tl.constexpr = PARTS == 2 or not SOFTMAX
         total = tl.zeros([BLOCK_M], tl.float32)
         shift = tl.zeros([BLOCK_M], tl.float32)
         if not SOFTMAX:
-            shift = tl.load(previous + base + rows, mask=rows < tokens, other=0.0) + LIFT
+            shift = tl.load(previous + base + rows, mask=rows < tokens, other=0.0)
+        lifted_shift = shift + LIFT
         maximum = tl.full([BLOCK_M], -float("inf"), tl.float32)
         accumulator = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)
         for start_n in tl.range(0, tokens, BLOCK_N):
@@ -91,20 +102,26 @@ if triton is not None:
             if SOFTMAX:
                 larger = tl.maximum(maximum, tl.max(scores, 1))
                 rescale = tl.exp2(maximum - larger)
+                weights = tl.exp2(scores - larger[:, None])
+                if LIFTED:
+                    weights *= tl.exp2(LIFT)
                 total *= rescale
                 accumulator *= rescale[:, None]
                 maximum = larger
-                shift = LIFT - larger
-            weights = tl.exp2(scores + shift[:, None])
+            else:
+                weights = weights_of(scores + lifted_shift[:, None], LIFT, k0)
             if NORMALISED:
                 total += tl.sum(weights, 1)
             v0, v1 = tile(value, batches, batch, head, start_n, BLOCK_N, BLOCK_D, PARTS)
             accumulator = add_product(accumulator, weights, v0, v1, PARTS)
+        if LIFTED:
+            total *= tl.exp2(-LIFT)
+            accumulator *= tl.exp2(-LIFT)
         if NORMALISED:
             accumulator /= total[:, None]
+            if SOFTMAX:
+                shift = -maximum
             tl.store(result + base + rows, shift - tl.log2(total), mask=rows < tokens)
-        else:
-            accumulator *= tl.exp2(-LIFT)
         accumulator *= unit(value_unit, matrix, PARTS)
         output.store([batch, head, start_m, 0], accumulator.to(output.dtype).reshape(1, 1, BLOCK_M, BLOCK_D))
 
@@ -130,7 +147,7 @@ if triton is not None:
             shift = tl.load(u + base + rows, mask=rows < tokens, other=-float("inf"))
             q0, q1 = tile(query, batches, batch, head, start_m, BLOCK_M, BLOCK_D, PARTS)
             scores = times_transposed(k0, k1, q0, q1, PARTS) * scale + shift[None, :]
-            weights = tl.exp2(scores + added[:, None])
+            weights = weights_of(scores + added[:, None], LIFT, k0)
             if ROWS_LAST:
                 grad_u = tl.load(row_dot + base + rows, mask=rows < tokens, other=0.0)
                 passed += tl.sum(weights * grad_u[None, :], 1)

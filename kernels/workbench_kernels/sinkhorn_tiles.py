@@ -1,12 +1,13 @@
 """What the Sinkhorn kernels share: products that are accurate in float32, and where a program stands.
 
 Float16 and bfloat16 tiles are multiplied as they are. Float32 tensors are split once into two float16 parts, and a
-product is three products of parts: large times small both ways, then large times large.
+product is three products of parts: small times large, large times small, large times large. Tensor cores multiply
+float16 twice as fast as tf32, and no tile has to be split inside a loop.
 
-Two parts suffice because float16 keeps 11 bits, so two keep 22 and their signs make the error 2^-23 of a number, about
-what float32's own rounding is (2^-24); the product of the small parts, left out, is below 2^-22 of a term. Float16's
-range is narrow, though. So each head is multiplied by the power of two that brings its largest entry to 2^13 or above:
-there no part of it overflows, and what is lost to subnormal numbers is at most 2^-38 of the head's largest entry.
+Two parts suffice: each keeps 11 bits, so together they miss a number by at most 2^-23 of it (float32: 2^-24), and the
+product that is left out, small times small, is below 2^-22 of large times large. Only float16's range is narrow. So
+every head is multiplied by the power of two that brings its largest entry to between 2^13 and 2^14, which no part of it
+overflows, and what is rounded off as subnormal is below 2^-38 of that entry.
 """
 
 from typing import NamedTuple
@@ -111,11 +112,10 @@ if triton is not None:
             tl.store(unit + matrix, own_unit)
         numbers *= lift
         large = numbers.to(tl.float16)
-        at = parts + (matrix * tokens + row) * padded + column
         stored = (row < tokens) & (column < padded)
-        tl.store(at, large, mask=stored)
+        tl.store(parts + (matrix * tokens + row) * padded + column, large, mask=stored)
         small = (numbers - large.to(tl.float32)).to(tl.float16)
-        tl.store(at + matrices.to(tl.int64) * tokens * padded, small, mask=stored)
+        tl.store(parts + ((matrices + matrix) * tokens + row) * padded + column, small, mask=stored)
 
     @triton.jit
     def place(tokens, heads, BLOCK: tl.constexpr):
@@ -156,6 +156,14 @@ if triton is not None:
             product = tl.dot(a0, b1.T, product)
             product = tl.dot(a0, b0.T, product)
         return product
+
+    @triton.jit
+    def weights_of(exponents, MOST: tl.constexpr, like):
+        """exp2 of exponents that are at most MOST, but for rounding: scores of 1e6 and more are rounded so coarsely
+        that a weight would be too large for float16, if that is what ``like`` is made of. NaN stays NaN."""
+        if like.dtype == tl.float16:
+            exponents = tl.minimum(exponents, MOST, propagate_nan=tl.PropagateNan.ALL)
+        return tl.exp2(exponents)
 
     @triton.jit
     def add_product(total, weights, b0, b1, PARTS: tl.constexpr, ANY_SIZE: tl.constexpr = False):

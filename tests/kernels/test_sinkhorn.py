@@ -79,10 +79,14 @@ def test_keys_that_nobody_attends_to(path):
     check([query + 3, key, value, upstream], 5, 1.0, tolerance=1e-4)  # scores of 850 are rounded to 5e-5
 
 
-def test_large_scores_stay_finite(path):
+@pytest.mark.parametrize("iterations", [1, 2, 7])
+@pytest.mark.parametrize("size", [1e2, 1e3, 1e4])
+def test_large_scores_stay_finite(size, iterations, path):
+    """With scores of 1e7 rounding alone makes weights several times too large."""
     query, key, value, upstream = tensors(tokens=40)
+    options = {"scale": 1.0, "iterations": iterations}
     for result in gradients(
-        lambda *qkv: sinkhorn_attention(*qkv, scale=1.0, iterations=7), [1e2 * query, 1e2 * key, value], upstream
+        lambda *qkv: sinkhorn_attention(*qkv, **options), [size * query, size * key, value], upstream
     ):
         assert result.isfinite().all()
 
