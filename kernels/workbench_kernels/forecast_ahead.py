@@ -24,8 +24,9 @@ except ImportError:  # `tiles.why_not` says so
 
 # Numbers and warps of a program. Narrow tiles: a row of gates is read for every step ahead and shared by all rows.
 TILE, COLUMNS, WARPS = 512, 64, 2
-LOADS = 4  # tiles that a program reads before it computes
-SUMS = 6 * TILE  # the most numbers of a program's sums: they stay in registers
+# Registers of a thread: nine programs fit on a multiprocessor, so those for two samples of DiT-XL/2 all run at once on
+# an H200. They hold the sums (SUMS numbers a program at the most) and READ bytes a place, read before the first store.
+REGISTERS, SUMS, READ = 112, 6 * TILE, 24
 
 
 def refresh_ahead_(stack: Tensor, gates: Tensor, numbers: Tensor, at: Tensor, sums: Tensor) -> None:
@@ -41,8 +42,9 @@ def refresh_ahead_(stack: Tensor, gates: Tensor, numbers: Tensor, at: Tensor, su
     sums     (ahead, batch, tokens, width), float32 or float64: for s = 1 to ``ahead``, at place (at + s) % ahead,
              the sum over modules k and entries i of gates[at + s, :, k] * weights[s, i] * new entry i of module k
 
-    A step beyond the table takes its last row of gates; its weights should be zero. Sums run in a fixed order, in
-    float32 (float64 for float64). Not differentiable: what a sampler calls, on any device.
+    With a rate of 0 nothing of the old entries is read: so a stack begins. A step beyond the table takes its last row
+    of gates; its weights should be zero. Sums run in a fixed order, in float32 (float64 for float64). Not
+    differentiable: what a sampler calls, on any device.
     """
     chosen = _refresh_ahead_on_cuda if _has_kernel(stack) and sums.dtype == torch.float32 else _refresh_ahead_plainly
     chosen(stack, gates, numbers, at, sums)
@@ -55,12 +57,13 @@ def _refresh_ahead_on_cuda(stack: Tensor, gates: Tensor, numbers: Tensor, at: Te
     rows = min(TILE // columns, next_power_of_2(tokens))
     while rows > 1 and ahead * rows * columns > SUMS:
         rows //= 2
-    unroll = next(count for count in (max(1, LOADS // entries), 2, 1) if modules % count == 0)
+    read = (entries + ahead) * stack.element_size()
+    unroll = next(count for count in (4, 2, 1) if count == 1 or (modules % count == 0 and count * read <= READ))
     with torch.cuda.device_of(stack):
         _refresh_ahead_kernel[(batch * -(-tokens // rows) * -(-width // columns),)](
             stack, gates, numbers, at, sums, modules, tokens, width, *stack.stride()[:3],
             len(gates) - 1, *gates.stride()[:3], numbers.stride(0), sums.stride(0),
-            ENTRIES=entries, AHEAD=ahead, UNROLL=unroll, ROWS=rows, COLUMNS=columns, num_warps=WARPS,
+            ENTRIES=entries, AHEAD=ahead, UNROLL=unroll, ROWS=rows, COLUMNS=columns, num_warps=WARPS, maxnreg=REGISTERS,
         )  # fmt: skip
 
 
@@ -75,7 +78,10 @@ def _refresh_ahead_plainly(stack: Tensor, gates: Tensor, numbers: Tensor, at: Te
     for module in range(stack.shape[1]):
         entry = stack[-1, module].to(dtype)
         for number in range(entries):
-            following = (entry - stack[number, module]).mul_(rate) if number + 1 < entries else None
+            following = None
+            if number + 1 < entries:
+                old = torch.where(rate == 0, 0.0, stack[number, module])
+                following = (entry - old).mul_(rate)
             stack[number, module] = entry
             factors = chosen[:, :, module] * weights[:, number]  # (ahead, batch, width)
             found.addcmul_(entry[None], factors[:, :, None])
@@ -92,45 +98,52 @@ if triton is not None:
         ENTRIES: tl.constexpr, AHEAD: tl.constexpr, UNROLL: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
     ):  # fmt: skip
         batch, _, row, column, mask = _tile(tokens, width, ROWS, COLUMNS)
-        place = row * width + column
+        within = row * width + column
         now = tl.load(at)
         numbers += now * number_step
         rate = tl.load(numbers).to(tl.float32)
-        source = stack + batch * stride_batch + place
+        begun = mask & (row < tl.where(rate != 0.0, tokens, 0))
+        source = stack + batch * stride_batch + within
         # Of the tile's shape, so that gates are loaded as they are used: no exchange between threads.
         gate = tl.broadcast_to(gates + batch * gate_batch + column, (ROWS, COLUMNS))
-        totals = ()
-        for _ in tl.static_range(AHEAD):
+        weights, totals = (), ()
+        for step in tl.static_range(AHEAD):
             totals += (tl.zeros((ROWS, COLUMNS), tl.float32),)
+            for entry in tl.static_range(ENTRIES):
+                weights += (tl.load(numbers + 1 + step * ENTRIES + entry).to(tl.float32),)
         for _ in range(0, modules, UNROLL):
-            loaded = ()  # all before the first is stored: a store would hold up the loads behind it
-            for unrolled in tl.static_range(UNROLL):
+            loaded, alphas = (), ()  # all before the first is stored: loads behind a store wait for what it stores
+            ahead, ahead_gate = source, gate
+            for _ in tl.static_range(UNROLL):
+                place = ahead
                 for entry in tl.static_range(ENTRIES):
-                    from_here = source + unrolled * stride_module + entry * stride_entry
-                    loaded += (tl.load(from_here, mask=mask, other=0.0),)
+                    wanted = begun if entry + 1 < ENTRIES else mask
+                    loaded += (tl.load(place, mask=wanted, other=0.0),)
+                    place += stride_entry  # a pointer goes further than 32 bits
+                for step in tl.static_range(AHEAD):
+                    where = ahead_gate + tl.minimum(now + 1 + step, last) * gate_step
+                    alphas += (tl.load(where, mask=mask, other=0.0),)
+                ahead += stride_module
+                ahead_gate += gate_module
             for unrolled in tl.static_range(UNROLL):
                 value = loaded[unrolled * ENTRIES + ENTRIES - 1].to(tl.float32)
-                found = ()
-                for _ in tl.static_range(AHEAD):
-                    found += (tl.zeros((ROWS, COLUMNS), tl.float32),)
-                for entry in tl.static_range(ENTRIES):
-                    if ENTRIES > 1:
-                        tl.store(source + entry * stride_entry, value, mask=mask)
-                    added = ()
-                    for step in tl.static_range(AHEAD):
-                        weight = tl.load(numbers + 1 + step * ENTRIES + entry).to(tl.float32)
-                        added += (found[step] + weight * value,)
-                    found = added
-                    if entry + 1 < ENTRIES:
-                        value = (value - loaded[unrolled * ENTRIES + entry].to(tl.float32)) * rate
-                added = ()
+                place, new = source, (value,)
+                for entry in tl.static_range(ENTRIES - 1):
+                    tl.store(place, value, mask=mask)
+                    value = (value - loaded[unrolled * ENTRIES + entry].to(tl.float32)) * rate
+                    new += (value,)
+                    place += stride_entry
+                if ENTRIES > 1:
+                    tl.store(place, value, mask=mask)
+                sums_now = ()
                 for step in tl.static_range(AHEAD):
-                    where = gate + tl.minimum(now + 1 + step, last) * gate_step
-                    alpha = tl.load(where, mask=mask, other=0.0).to(tl.float32)
-                    added += (totals[step] + alpha * found[step],)
-                totals = added
-                source += stride_module  # a pointer goes further than 32 bits
-                gate += gate_module
+                    found = weights[step * ENTRIES] * new[0]
+                    for entry in tl.static_range(1, ENTRIES):
+                        found += weights[step * ENTRIES + entry] * new[entry]
+                    sums_now += (totals[step] + alphas[unrolled * AHEAD + step].to(tl.float32) * found,)
+                totals = sums_now
+                source += stride_module
+            gate = ahead_gate
         for step in tl.static_range(AHEAD):
-            to = sums + ((now + 1 + step) % AHEAD) * sum_step + batch * tokens * width + place
+            to = sums + ((now + 1 + step) % AHEAD) * sum_step + batch * tokens * width + within
             tl.store(to, totals[step], mask=mask)

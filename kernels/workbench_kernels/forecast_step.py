@@ -163,7 +163,7 @@ if triton is not None:
         own = tokens + (element * count + token) * width
         output = _head(own, head, matrix, width, inverse, epsilon, column, head_part) + shift
         if GUIDED:
-            own += batch.to(tl.int64) * count * width
+            own = tokens + ((element + batch) * count + token) * width
             free = _head(own, head + batch * head_row, matrix, width, inverse, epsilon, column, head_part) + shift
             output = free + guidance * (output - free)
         corner = token // (SIDE // PATCH) * (PATCH * SIDE) + token % (SIDE // PATCH) * PATCH

@@ -10,8 +10,8 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 # (batch, tokens, width): one number; odd; several tiles each way; DiT-XL/2's.
 SHAPES = [(1, 1, 1), (2, 5, 20), (3, 17, 136)] + ([(2, 256, 1152)] if DEVICE == "cuda" else [])
-# (modules, entries, steps ahead): reuse; order 1; several loads a program; more sums than a tile of full height has.
-SIZES = [(1, 1, 1), (4, 2, 2), (6, 5, 4), (3, 3, 11)]
+# (modules, entries, steps ahead): reuse, by four modules and by one; orders 1 and 4; more sums than a whole tile has.
+SIZES = [(4, 1, 1), (1, 1, 1), (4, 2, 2), (6, 5, 4), (3, 3, 11)]
 STEPS = 9
 
 pytestmark = pytest.mark.usefixtures("poisoned_memory")
@@ -71,6 +71,15 @@ def test_plain_pytorch(size):
     forecast_ahead.refresh_ahead_(stack, gates, numbers, at, sums)
     assert_close(stack.cpu(), new, tolerance=1e-14)
     assert_close(sums.cpu(), expected, tolerance=1e-14)
+
+
+@pytest.mark.parametrize("chosen", ["_refresh_ahead_on_cuda", "_refresh_ahead_plainly"])
+def test_a_rate_of_zero_begins_a_stack(chosen):
+    """Whatever was there, NaN included."""
+    stack, gates, numbers, at, sums = inputs((2, 5, 20), (4, 3, 2), torch.float32, 1)
+    numbers[1, 0], stack[:-1], outputs = 0.0, torch.nan, stack[-1].clone()
+    getattr(forecast_ahead, chosen)(stack, gates, numbers, at, sums)
+    assert torch.equal(stack[0], outputs) and not stack[1:].any() and sums.isfinite().all()
 
 
 def test_the_same_input_gives_the_same_bits():

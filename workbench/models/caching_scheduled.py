@@ -85,6 +85,9 @@ class ModuleCache(Scheduled):
     def sums(self) -> tuple[Tensor, ...]:
         return (self.ahead,)
 
+    def start(self) -> None:
+        """Nothing to forget: the first refresh has a rate of 0, and reads nothing of what was kept."""
+
     def full(self) -> None:
         stage = self.stage
         # The highest difference is not needed any more: its place takes the outputs.

@@ -38,7 +38,8 @@ class Stage:
         self.table = model.split(self.rows)
         self.numbers = torch.zeros_like(self.all_numbers[: self.ahead])
         self.labels = torch.zeros(steps, self.batch, dtype=torch.int64, device=self.device)
-        self.at, self.begun = torch.zeros(2, 1, dtype=torch.int64, device=self.device)
+        self.places = torch.zeros(2, 1, dtype=torch.int64, device=self.device)
+        self.at, self.begun = self.places
         self.fused = kernels.has_kernels(images, model.last.weight, images.shape[1] * model.config.patch**2)
 
     def start(self, noise: Tensor, labels: Tensor) -> None:
@@ -49,8 +50,8 @@ class Stage:
         self.rewind()
 
     def rewind(self) -> None:
-        self.at.zero_()
-        self.begun.zero_()
+        """To the first step, of which nothing is known yet."""
+        self.places.zero_()
 
     def look_ahead(self) -> None:
         """Fill ``table`` and ``numbers`` from the present step on. The largest matrix of the network is read once for
