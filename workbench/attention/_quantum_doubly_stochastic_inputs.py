@@ -59,7 +59,7 @@ def sinkhorn_workspace(implementation: str, query: Tensor, key: Tensor, value: T
         return 5 * batch * heads * tokens**2 * query.element_size() + repeated
     if query.is_cpu or query.is_meta:
         return statistics + repeated + bytes_at_a_time(batch, heads, tokens, size) + 4 * size * tokens * width
-    parts = 18 * query.numel() if query.dtype == torch.float32 else 0
+    parts = 12 * query.numel() if query.dtype == torch.float32 else 0
     return statistics + repeated + parts
 
 
