@@ -15,8 +15,9 @@ LONG = "The old bank by the river lent the young man who fished there enough mon
 # Called in the page: turns a control and gives the milliseconds until another map is painted.
 TURN = """
 async ([side, index, value]) => {
-  const models = [...Bokeh.documents[0]._all_models.values()]
-  const source = models.filter((model) => model.name === "matrix")[side].data_source
+  const models = Bokeh.documents.flatMap((document) => [...document._all_models.values()])
+  const plot = models.find((model) => model.type === "Figure" && model.title?.text.startsWith("AB"[side] + " · layer"))
+  const source = plot.renderers.find((model) => model.name === "matrix").data_source
   const inside = function* (root) {
     for (const node of root.querySelectorAll("*")) { yield node; if (node.shadowRoot) yield* inside(node.shadowRoot) }
   }

@@ -89,7 +89,7 @@ def test_swap_and_copy(page):
 def test_tapping_a_head_picks_it(page):
     page.open({})
     page.complete()
-    page.look._tapped("indices", [], [4 * 12 + 7])
+    page.look.heads["a"]._handle_msg({"picked": [4 * 12 + 7]})
     assert (page.state.layer, page.state.head) == (4, 7)
     assert page.parameters() == {"layer": "4", "head": "7"}
 

@@ -11,7 +11,8 @@ from dashboard.test_browser import UNNAMED, card, measured, quiet, slider
 pytestmark = needs.encoder
 
 TEXT = "The+cat+sleeps%2C+the+dog+runs."
-MATRICES = """() => [...Bokeh.documents[0]._all_models.values()].filter((model) => model.name === "matrix")
+MATRICES = """() => Bokeh.documents.flatMap((document) => [...document._all_models.values()])
+  .filter((model) => model.name === "matrix")
   .map((model) => JSON.stringify(Array.from(model.data_source.data.image[0]))).sort()"""
 
 

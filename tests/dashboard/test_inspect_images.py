@@ -59,7 +59,7 @@ def test_a_patch_is_framed_and_read_aloud(page):
     made = page.look.image.pictures["a"].object
     weights = made.select_one("patches").data_source.data["weight"]
     np.testing.assert_array_equal(weights, page.maps["a"].maps[page.state.layer, page.state.head, page.state.patch])
-    page.look.image._tapped("indices", [5], [10])
+    page.look.image.pictures["a"]._handle_msg({"picked": [10]})
     assert page.state.patch == 10 and page.parameters()["patch"] == "10"
     assert "“3,3”" in page.look.reading.object
     shown = page.look.image.pictures["a"].object.select_one("patches").data_source

@@ -7,12 +7,13 @@ import pytest
 from dashboard.test_browser import UNNAMED, card, quiet, slider
 
 CURVE = """
-() => [...Bokeh.documents[0]._all_models.values()]
+() => Bokeh.documents.flatMap((document) => [...document._all_models.values()])
   .filter((model) => model.type === "ColumnDataSource" && ["A", "B"].includes(model.name))
   .map((model) => model.data.x?.length ?? 0)
 """
 KINDS = """
-() => [...Bokeh.documents[0]._all_models.values()].find((model) => model.name === "cells")?.data_source.data.kind ?? []
+() => Bokeh.documents.flatMap((document) => [...document._all_models.values()])
+  .find((model) => model.name === "cells")?.data_source.data.kind ?? []
 """
 
 

@@ -28,7 +28,9 @@ class Visitor:
         self.heard = 0  # how often the page showed another link, or a message
         self.changed = asyncio.Event()
         self.lost = ""
+        self.drawn = []  # what is being said about figures that were drawn
         self._count = 0
+        self._sending = asyncio.Lock()
 
     async def open(self, address, search):
         """Load the page and connect, as a browser does; returns the seconds until the page could be used."""
@@ -94,9 +96,10 @@ class Visitor:
     # --- the protocol ---
 
     async def _send(self, kind, content):
-        self._count += 1
-        for part in ({"msgid": f"{id(self)}-{self._count}", "msgtype": kind}, {}, content):
-            await self._socket.write_message(json.dumps(part))
+        async with self._sending:  # the parts of a message follow each other
+            self._count += 1
+            for part in ({"msgid": f"{id(self)}-{self._count}", "msgtype": kind}, {}, content):
+                await self._socket.write_message(json.dumps(part))
 
     async def _event(self, event):
         change = {"kind": "MessageSent", "msg_type": "bokeh_event", "msg_data": event}
@@ -158,6 +161,9 @@ class Visitor:
             if isinstance(values, dict) and values.get("name", "").startswith("Form"):
                 self.data_of[values["id"]] = part["id"]
                 self._take(part["id"], values["attributes"].get("fields", []))
+            elif isinstance(values, dict) and values.get("name", "").startswith("Figure"):
+                have = _plain(values["attributes"].get("drawing", {})).get("count", 0)
+                self.drawn.append(asyncio.ensure_future(self._data(part["id"], {"have": have})))
             elif isinstance(values, dict) and values.get("name", "").startswith("Bridge"):
                 self.bridge, self.bridge_data = part["id"], values["id"]
                 self.search = values["attributes"].get("search", "")

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from bokeh.plotting import figure as Plot
 
 from workbench import plots
 from workbench.dashboard import generating, seeing, state
@@ -24,7 +25,7 @@ from workbench.dashboard.generating import (
     duration,
 )
 from workbench.dashboard.knobs import Form
-from workbench.dashboard.page import figure, give, pair, retext, settled, stack, text
+from workbench.dashboard.page import figure, pair, retext, stack, text
 from workbench.measure import Timing
 from workbench.measure.memory import in_words
 
@@ -55,12 +56,12 @@ class GenerateView:
                        legend=f"Configuration {side.upper()}")
             for side in SIDES
         }  # fmt: skip
-        self.strip_of_steps = figure(None, min_height=150)
-        self.samples = {side: figure(None) for side in SIDES}
+        self.strip_of_steps = figure(min_height=150)
+        self.samples = {side: figure() for side in SIDES}
         self.heads = {side: text() for side in SIDES}
-        self.differences = {side: figure(None) for side in SIDES}
+        self.differences = {side: figure() for side in SIDES}
         self.equal = {side: text() for side in SIDES}
-        self.errors = figure(None, min_height=300)
+        self.errors = figure(min_height=300)
         self.table = text()
         self.recorded = stack(text(recorded()), look="sheet")
         self.recorded.visible = bool(recorded())
@@ -96,9 +97,10 @@ class GenerateView:
         done = {side: each for side in SIDES if (each := walks.get(side) or going.get(side)) is not None}
         shares = {side.upper(): each.shares for side, each in done.items()}
         more = {side.upper(): [_gate(error) for error in each.errors] for side, each in done.items()}
-        if self.strip_of_steps.object is None:
-            give(self.strip_of_steps, plots.timeline(steps))
-        plots.update_timeline(self.strip_of_steps.object, shares, steps, more)
+        if not self.strip_of_steps.drawn:
+            self.strip_of_steps.draw(_timeline, shares, steps, more)
+        else:
+            self.strip_of_steps.change(plots.update_timeline, shares, steps, more)
 
     def pictures(
         self, setting: Setting, going: Mapping[str, Going], walks: Mapping[str, Walk], difference: bool
@@ -130,14 +132,14 @@ class GenerateView:
         if same:
             return
         self.shown[key] = (images, columns, signed)
-        if pane.object is None or not settled(pane):
-            give(pane, plots.image_grid(images, columns=columns, signed=signed))
+        if not pane.drawn:
+            pane.draw(plots.image_grid, images, columns=columns, signed=signed)
         else:
-            plots.update_image_grid(pane.object, images, columns=columns, signed=signed)
+            pane.change(plots.update_image_grid, images, columns=columns, signed=signed)
 
     def distance(self, steps: int, judged: Mapping[str, Judgement]) -> None:
         """How far each side is from the walk without a cache, after every step."""
-        if not judged and self.errors.object is not None:
+        if not judged and self.errors.drawn:
             return
         curves = {}
         for side in filter(judged.__contains__, SIDES):
@@ -146,12 +148,10 @@ class GenerateView:
         before, self.shown["far"] = self.shown.get("far"), (steps, curves)
         if before == self.shown["far"]:
             return
-        if before is None or before[0] != steps or not settled(self.errors):
-            made = plots.run_curves("relative distance", steps=steps, x_label="sampling step", log_y=True)
-            plots.update_run_curves(made, curves)
-            give(self.errors, made)
+        if before is None or before[0] != steps:
+            self.errors.draw(_errors, steps, curves)
         else:
-            plots.update_run_curves(self.errors.object, curves)
+            self.errors.change(plots.update_run_curves, curves)
 
     def numbers(
         self,
@@ -166,6 +166,18 @@ class GenerateView:
             retext(self.heads[side], _head(side, request, walks.get(side)))
         retext(self.table, table(request, walks, judged, times, waiting))
         retext(self.strip, comparison(request, walks, judged, times, waiting))
+
+
+def _timeline(shares: Mapping[str, Any], steps: int, more: Mapping[str, Any]) -> Plot:
+    made = plots.timeline(steps)
+    plots.update_timeline(made, shares, steps, more)
+    return made
+
+
+def _errors(steps: int, curves: Mapping[str, tuple]) -> Plot:
+    made = plots.run_curves("relative distance", steps=steps, x_label="sampling step", log_y=True)
+    plots.update_run_curves(made, curves)
+    return made
 
 
 def _difference(own: float, largest: float) -> str:

@@ -6,11 +6,12 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from bokeh.plotting import figure as Plot
 
 from workbench.dashboard import inspecting_images
 from workbench.dashboard.inspect_parts import Gallery
 from workbench.dashboard.knobs import Field, Option
-from workbench.dashboard.page import figure, give, settled, stack, three
+from workbench.dashboard.page import figure, stack, three
 from workbench.dashboard.seeing import SIDES, Maps
 from workbench.plots import patches as plots
 from workbench.tasks import images
@@ -28,8 +29,8 @@ class ImageView:
     def __init__(self, chosen: InspectState, act: Callable[[str, str, Any], None]) -> None:
         self.chosen, self.act = chosen, act
         self.gallery = Gallery(lambda index: act("page", "image", index), legend="Test images")
-        self.pictures = {side: figure(None, min_height=260) for side in SIDES}
-        self.bars = figure(None, min_height=260)
+        self.pictures = {side: figure(on_pick=self._tapped, min_height=260) for side in SIDES}
+        self.bars = figure(min_height=260)
         self.choice = stack(self.gallery)
         sheets = [stack(self.pictures[side], look=f"sheet {side}") for side in SIDES]
         self.patches = stack(three(*sheets, stack(self.bars, look="sheet")))
@@ -43,9 +44,7 @@ class ImageView:
 
     def fields(self) -> list[Field]:
         """The controls that choose an image."""
-        known = tuple(
-            Option(name, words, " ".join(images.why_not(name))) for name, words in NAMES.items()
-        )
+        known = tuple(Option(name, words, " ".join(images.why_not(name))) for name, words in NAMES.items())
         stops = tuple(map(str, range(inspecting_images.OFFERED)))
         return [
             Field("collection", "Images of", "choice", self.chosen.collection, known),
@@ -71,23 +70,20 @@ class ImageView:
             high = float(row.max()) if self.chosen.scales == "own" else shared
             if not self._is_new(side, self.chosen.collection, self.chosen.image, patch, high, row.tobytes()):
                 continue
-            if not settled(self.pictures[side]):
+            if not self.pictures[side].drawn:
                 title = f"{side.upper()} · where the framed patch looks"
-                made = plots.patch_attention(image, row, patch, high=high, title=title)
-                plots.patch_source(made).selected.on_change("indices", self._tapped)
-                give(self.pictures[side], made)
+                self.pictures[side].draw(_patches, image, row, patch, high, title)
             else:
-                made = self.pictures[side].object
-                plots.update_patch_attention(made, image, row, patch, high=high)
+                self.pictures[side].change(plots.update_patch_attention, image, row, patch, high=high)
 
     def _is_new(self, what: str, *shown: Any) -> bool:
         """Whether this is something else than what the figure shows already."""
         before, self._shown[what] = self._shown.get(what), shown
         return before != shown
 
-    def _tapped(self, attribute: str, old: list[int], new: list[int]) -> None:
-        if new and new[0] != self.chosen.patch:
-            self.act("page", "patch", new[0])
+    def _tapped(self, indices: list[int]) -> None:
+        if indices and indices[0] != self.chosen.patch:
+            self.act("page", "patch", indices[0])
 
     def probabilities(self, found: Mapping[str, Maps]) -> None:
         """What both sides take the image for."""
@@ -98,8 +94,14 @@ class ImageView:
         right = data.classes[int(data.test_labels[self.chosen.image])]
         if not self._is_new("bars", data.classes, right, *(each.tobytes() for each in sides.values())):
             return
-        if self._classes != data.classes or not settled(self.bars):
+        if self._classes != data.classes:
             self._classes = data.classes
-            give(self.bars, plots.class_probabilities(data.classes, sides, right=right))
+            self.bars.draw(plots.class_probabilities, data.classes, sides, right=right)
         else:
-            plots.update_class_probabilities(self.bars.object, sides, right=right)
+            self.bars.change(plots.update_class_probabilities, sides, right=right)
+
+
+def _patches(image: np.ndarray, row: np.ndarray, patch: int, high: float, title: str) -> Plot:
+    made = plots.patch_attention(image, row, patch, high=high, title=title)
+    plots.patch_source(made).tags = ["picked"]
+    return made

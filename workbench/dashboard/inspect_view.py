@@ -4,11 +4,12 @@ sentences, for an image its patches (``inspect_image``)."""
 from __future__ import annotations
 
 import html
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from bokeh.models import CrosshairTool, Span
+from bokeh.plotting import figure as Plot
 
 from workbench import plots
 from workbench.dashboard import inspect_words, toggles
@@ -17,7 +18,7 @@ from workbench.dashboard.inspect_parts import Phrases
 from workbench.dashboard.inspecting import Similarity
 from workbench.dashboard.inspecting_images import TIMED, Accuracy
 from workbench.dashboard.knobs import Field, Form, Option
-from workbench.dashboard.page import figure, give, pair, retext, settled, stack, text
+from workbench.dashboard.page import figure, pair, retext, stack, text
 from workbench.dashboard.seeing import SIDES, USES, Figures, Maps, Sums
 from workbench.tasks.sentences import EXAMPLES
 
@@ -48,15 +49,12 @@ class InspectView:
         self.image = ImageView(chosen, act)
         self.pickers = Form(lambda name, given: act("page", name, given), legend="Layer and head")
         self.others = Form(lambda name, given: act("page", name, given), legend="Sentences to compare with")
-        self.heads = {side: figure(None, min_height=260) for side in SIDES}
+        self.heads = {side: figure(on_pick=self._tapped, min_height=260) for side in SIDES}
         self.drawn: dict[tuple[str, str], tuple[Any, tuple]] = {}
-        self.pictures = {side: figure(None, min_height=460) for side in SIDES}
+        self.pictures = {side: figure(min_height=460) for side in SIDES}
         self.below = {side: text(inspect_words.sums(None)) for side in SIDES}
-        self.difference = stack(figure(None), look="sheet")
-        self.cross = [
-            Span(dimension=dimension, line_color="#808080", line_alpha=0.8) for dimension in ("width", "height")
-        ]
-        self.matrices = {side: figure(None, min_height=460) for side in SIDES}
+        self.difference = stack(figure(), look="sheet")
+        self.matrices = {side: figure(min_height=460) for side in SIDES}
         self.strip = text()
         self.reading = text()
         self.compared = stack(
@@ -128,14 +126,11 @@ class InspectView:
             if not self._is_new("map", side, each.maps, chosen, highs[side], each.groups, levels):
                 continue
             title = f"{side.upper()} · layer {chosen[0]}, head {chosen[1]}"
-            if not settled(self.pictures[side]):
-                self._draw(side, each, weights[side], title, high=highs[side], levels=levels)
+            place, options = self.pictures[side], {"high": highs[side], "tree": each.groups, "levels": levels}
+            if not place.drawn:
+                place.draw(_map, weights[side], each.tokens, title, **options)
             else:
-                shown = self.pictures[side].object
-                plots.update_attention_map(
-                    shown, weights[side], each.tokens, each.tokens, high=highs[side], tree=each.groups, levels=levels
-                )
-                shown.title.text = title
+                place.change(_other_map, weights[side], each.tokens, title, **options)
         both = set(found) == set(SIDES) and found["a"].tokens == found["b"].tokens
         if self.chosen.source == "image":
             self.image.maps(weights)
@@ -147,26 +142,15 @@ class InspectView:
         self.difference.visible = both and self.chosen.difference
         if self.difference.visible:
             matrices, tokens = (weights["a"], weights["b"]), found["a"].tokens
-            if not settled(self.difference[0]):
-                give(self.difference[0], plots.difference_map(*matrices, tokens, tokens))
+            if not self.difference[0].drawn:
+                self.difference[0].draw(plots.difference_map, *matrices, tokens, tokens)
             else:
-                plots.update_difference_map(self.difference[0].object, *matrices, tokens, tokens)
+                self.difference[0].change(plots.update_difference_map, *matrices, tokens, tokens)
 
     def _is_new(self, what: str, side: str, array: np.ndarray, *settings: Any) -> bool:
         """Whether this array, with these settings, is something else than what the figure shows already."""
         before, self.drawn[what, side] = self.drawn.get((what, side)), (array, settings)
         return before is None or before[0] is not array or before[1] != settings
-
-    def _draw(self, side: str, found: Maps, weights: np.ndarray, title: str, **options: Any) -> None:
-        """A new map for one side, tied to that of the other: same zoom, same cross-hair."""
-        picture = plots.attention_map(
-            weights, found.tokens, found.tokens, title=title, tree=found.groups, **options
-        )
-        picture.add_tools(CrosshairTool(overlay=list(self.cross)))
-        other = self.pictures["b" if side == "a" else "a"].object
-        if other is not None:
-            picture.x_range, picture.y_range = other.x_range, other.y_range
-        give(self.pictures[side], picture)
 
     def sums(self, told: Mapping[str, Sums]) -> None:
         for side in SIDES:
@@ -178,25 +162,23 @@ class InspectView:
         for side, each in found.items():
             if not self._is_new("heads", side, each.maps, chosen):
                 continue
-            if not settled(self.heads[side]):
-                overview = plots.head_overview(each.maps, selected=chosen)
-                plots.heads_source(overview).selected.on_change("indices", self._tapped)
-                give(self.heads[side], overview)
+            if not self.heads[side].drawn:
+                self.heads[side].draw(_heads, each.maps, chosen)
             else:
-                plots.update_head_overview(self.heads[side].object, each.maps, selected=chosen)
+                self.heads[side].change(plots.update_head_overview, each.maps, selected=chosen)
 
-    def _tapped(self, attribute: str, old: list[int], new: list[int]) -> None:
-        if new:
-            self.pick(*divmod(new[0], self.chosen.size[1]))
+    def _tapped(self, indices: list[int]) -> None:
+        if indices:
+            self.pick(*divmod(indices[0], self.chosen.size[1]))
 
     def similarity(self, found: Mapping[str, Similarity]) -> None:
         for side, each in found.items():
             if not self._is_new("similarity", side, each.cosines, each.texts):
                 continue
-            if not settled(self.matrices[side]):
-                give(self.matrices[side], plots.similarity(each.cosines, inspect_words.short(each.texts)))
+            if not self.matrices[side].drawn:
+                self.matrices[side].draw(plots.similarity, each.cosines, inspect_words.short(each.texts))
             else:
-                plots.update_similarity(self.matrices[side].object, each.cosines, inspect_words.short(each.texts))
+                self.matrices[side].change(plots.update_similarity, each.cosines, inspect_words.short(each.texts))
 
     def costs(
         self, figures: Figures | None, found: Mapping[str, Maps], tested: Mapping[str, Accuracy], waiting: bool
@@ -208,3 +190,23 @@ class InspectView:
             seen = inspect_words.predictions(found, tested, self.image.classes)
             line = inspect_words.comparison(figures, seen, waiting, f"{TIMED} images at once")
         retext(self.strip, line)
+
+
+def _map(weights: np.ndarray, tokens: Sequence[str], title: str, **options: Any) -> Plot:
+    """A map tied to that of the other side: same zoom, same cross-hair."""
+    made = plots.attention_map(weights, tokens, tokens, title=title, **options)
+    cross = [Span(dimension=dimension, line_color="#808080", line_alpha=0.8) for dimension in ("width", "height")]
+    made.add_tools(CrosshairTool(overlay=cross))
+    made.tags = ["map"]
+    return made
+
+
+def _other_map(shown: Plot, weights: np.ndarray, tokens: Sequence[str], title: str, **options: Any) -> None:
+    plots.update_attention_map(shown, weights, tokens, tokens, **options)
+    shown.title.text = title
+
+
+def _heads(maps: np.ndarray, chosen: tuple[int, int]) -> Plot:
+    made = plots.head_overview(maps, selected=chosen)
+    plots.heads_source(made).tags = ["picked"]
+    return made

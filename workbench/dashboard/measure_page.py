@@ -9,15 +9,17 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+import pandas as pd
 import panel as pn
 import param
+from bokeh.plotting import figure as Plot
 
 from workbench import catalog, measure, plots
 from workbench.dashboard import measuring, shell, state, toggles
 from workbench.dashboard.jobs import Job
 from workbench.dashboard.knobs import Field, Form, Option, field_of, value_of
 from workbench.dashboard.measuring import DIRECTIONS, DTYPES, HIGHEST, LOWEST, Request
-from workbench.dashboard.page import Page, figure, give, pair, retext, settled, stack, text
+from workbench.dashboard.page import Page, figure, pair, retext, stack, text
 from workbench.dashboard.state import Entry
 
 DEFAULT_SIZES = {"attention": (6, 11)}  # of any other family (8, 13)
@@ -199,8 +201,8 @@ class MeasurePage(Page):
         self.estimate = text()
         self.beside = text()
         self.problems = text()
-        self.figures = {y: figure(None, min_height=340) for y in Y}
-        self.roof = figure(None, min_height=340)
+        self.figures = {y: figure(min_height=340) for y in Y}
+        self.roof = figure(min_height=340)
         duration, memory, rate = (stack(text(f"<h2>{Y[y]}</h2>"), self.figures[y], look="sheet") for y in Y)
         self.limit = stack(text("<h2>Distance to this machine's limit</h2>"), self.roof, look="sheet")
         self.sheets = stack(duration, pair(memory, rate), self.limit)
@@ -302,9 +304,7 @@ class MeasurePage(Page):
                 self.desk.schedule(functools.partial(self._redraw, y))
         self.limit.visible = self.ceilings is not None and bool(self.rows)
         if last and self.limit.visible:
-            roof = plots.roofline(measure.frame(self.rows), self.ceilings, group=lines[1])
-            roof.legend[0].visible = False
-            give(self.roof, roof)
+            self.roof.draw(_roof, measure.frame(self.rows), self.ceilings, lines[1])
         retext(self.beside, f"<p class='small'>{_recorded_words(beside)}</p>")
         retext(self.problems, _problems(self.rows))
         self.drawn = time.monotonic()
@@ -325,16 +325,12 @@ class MeasurePage(Page):
         if self.desk.closed:
             return
         lines, pane, table = self._lines(), self.figures[y], measure.frame(self.rows)
-        if self.lines_of.get(y) == lines and settled(pane):
-            plots.update_curves(pane.object, table, "size", y, group=lines[1], recorded=self.recorded)
+        options = {"group": lines[1], "recorded": self.recorded}
+        if self.lines_of.get(y) == lines:
+            pane.change(plots.update_curves, table, "size", y, **options)
             return
         here = measure.machine_line(measure.machine(shell.device()))
-        made = plots.curves(table, "size", y, group=lines[1], recorded=self.recorded, machine=here, x_label=lines[0])
-        if y == next(iter(Y)):
-            made.height = 320 + 23 * len(made.legend[0].items)
-        else:
-            made.legend[0].visible = False
-        give(pane, made)
+        pane.draw(_curves, table, y, machine=here, x_label=lines[0], **options)
         self.lines_of[y] = lines
 
     # --- taking away ---
@@ -349,6 +345,21 @@ class MeasurePage(Page):
 
     def lines(self) -> str:
         return measuring.python_lines(self.state.request, shell.device())
+
+
+def _curves(table: pd.DataFrame, y: str, **options: Any) -> Plot:
+    made = plots.curves(table, "size", y, **options)
+    if y == next(iter(Y)):
+        made.height = 320 + 23 * len(made.legend[0].items)
+    else:
+        made.legend[0].visible = False
+    return made
+
+
+def _roof(table: pd.DataFrame, ceilings: measure.Ceilings, group: list[str]) -> Plot:
+    made = plots.roofline(table, ceilings, group=group)
+    made.legend[0].visible = False
+    return made
 
 
 def _power(text_: str) -> int:

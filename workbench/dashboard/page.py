@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import time
-import weakref
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import panel as pn
 
+from workbench.dashboard.figures import Figure
 from workbench.dashboard.jobs import Desk
 
-SETTLED_S = 1.0
 STYLE = (Path(__file__).parent / "static" / "page.css").read_text(encoding="utf-8")
-
-
-_given: weakref.WeakKeyDictionary[pn.pane.Bokeh, float] = weakref.WeakKeyDictionary()
 
 
 class Page:
@@ -77,20 +72,9 @@ def retext(pane: pn.pane.HTML, html: str) -> None:
         pane.object = _wrapped(html)
 
 
-def figure(plot: Any, **options: Any) -> pn.pane.Bokeh:
-    """A place for a figure; ``give`` puts another one there."""
-    return pn.pane.Bokeh(plot, sizing_mode="stretch_width", margin=0, **options)
-
-
-def give(pane: pn.pane.Bokeh, plot: Any) -> None:
-    pane.object = plot
-    _given[pane] = time.monotonic()
-
-
-def settled(pane: pn.pane.Bokeh) -> bool:
-    """Whether the figure in its place may be changed. One that was given just now may still be on its way, behind what
-    is said about its parts, and the browser would not know what is talked of: give another one instead."""
-    return pane.object is not None and time.monotonic() - _given.get(pane, 0.0) > SETTLED_S
+def figure(**options: Any) -> Figure:
+    """A place for a figure: ``draw`` puts one there, ``change`` changes it."""
+    return Figure(**options)
 
 
 def stack(*parts: Any, look: str = "page") -> pn.Column:

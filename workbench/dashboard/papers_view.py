@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from bokeh.plotting import figure as Plot
 
 from workbench import plots
 from workbench.dashboard import papers_text
 from workbench.dashboard.exploring import Picture
 from workbench.dashboard.knobs import Field, Form
-from workbench.dashboard.page import figure, give, pair, retext, settled, stack, text
+from workbench.dashboard.page import figure, pair, retext, stack, text
 from workbench.paper import Paper
 
 ABOUT = {
@@ -29,10 +30,10 @@ class PapersView:
         self.layout = stack()
         self.head, self.claims, self.methods, self.cost, self.about = (text() for _ in range(5))
         self.form = Form(act, look="panel", legend="The method's knobs", folded=["The example's shape"])
-        self.drawing = figure(None, min_height=340)
+        self.drawing = figure(min_height=340)
         self.drawn: tuple | None = None
         self.choice = Form(act, legend="What was recorded")
-        self.curves = figure(None, min_height=340)
+        self.curves = figure(min_height=340)
         self.sheet = stack(self.about, self.drawing, look="sheet")
 
     def gallery(self, words: str) -> None:
@@ -77,32 +78,42 @@ class PapersView:
             return
         retext(self.about, f"<p class='small'>{ABOUT[found.kind]}</p>")
         before, self.drawn = self.drawn, (found.kind, title)
-        if before != self.drawn or not settled(self.drawing):
-            give(self.drawing, _figure(found, title))
-        elif found.kind == "map":
-            names = _names(found)
-            plots.update_attention_map(self.drawing.object, found.y, names, names)
+        if before != self.drawn:
+            self.drawing.draw(_figure, found, title)
         else:
-            self.drawing.object.select_one("functions").data_source.data = {"x": found.x, "y": found.y}
+            self.drawing.change(_other_figure, found)
 
     def recorded(self, fields: Iterable[Field], rows: pd.DataFrame, column: str) -> None:
         """The recorded curves of one group and direction."""
         self.choice.show(fields)
-        one = rows["method"].nunique() == 1
-        made = plots.curves(
-            rows.iloc[:0], "size", column, group="implementation" if one else ["method", "implementation"],
-            recorded=rows, log_y=column != "roofline",
-        )  # fmt: skip
-        give(self.curves, made)
+        self.curves.draw(_curves, rows, column)
 
 
-def _figure(found: Picture, title: str) -> Any:
+def _curves(rows: pd.DataFrame, column: str) -> Plot:
+    one = rows["method"].nunique() == 1
+    made = plots.curves(
+        rows.iloc[:0], "size", column, group="implementation" if one else ["method", "implementation"],
+        recorded=rows, log_y=column != "roofline",
+    )  # fmt: skip
+    legend = made.legend[0]
+    made.height = 320 + 23 * -(-len(legend.items) // legend.ncols)  # room for every name
+    return made
+
+
+def _figure(found: Picture, title: str) -> Plot:
     if found.kind == "map":
         made = plots.attention_map(found.y, _names(found), _names(found))
         made.max_width = 760  # wider, its cells would be far from square
         return made
     labels = {"function": ("input", "output"), "error": ("step", "relative error")}[found.kind]
     return plots.functions({title: (found.x, found.y)}, x_label=labels[0], y_label=labels[1])
+
+
+def _other_figure(shown: Plot, found: Picture) -> None:
+    if found.kind == "map":
+        plots.update_attention_map(shown, found.y, _names(found), _names(found))
+    else:
+        shown.select_one("functions").data_source.data = {"x": found.x, "y": found.y}
 
 
 def _names(found: Picture) -> list[str]:

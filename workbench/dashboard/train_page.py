@@ -253,7 +253,7 @@ class TrainPage(Page):
         self._chosen()
 
     def _draw(self) -> None:
-        self.look.draw(self.asked or self.state.request, self.start, self.points, self.running)
+        self.look.draw(self.asked or self.state.request, self.start, self.points)
         self.drawn = time.monotonic()
 
     # --- taking away ---

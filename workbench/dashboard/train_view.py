@@ -6,10 +6,12 @@ import html
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from bokeh.plotting import figure as Plot
+
 from workbench import plots
 from workbench.dashboard import racers, racing, state
 from workbench.dashboard.knobs import Form
-from workbench.dashboard.page import figure, give, pair, retext, settled, stack, text
+from workbench.dashboard.page import figure, pair, retext, stack, text
 from workbench.dashboard.racers import GRAMMAR, SIDES, Request
 from workbench.dashboard.racing import Estimate, Point, Start
 
@@ -41,7 +43,7 @@ class TrainView:
             for side in SIDES
         }  # fmt: skip
         self.hint = text()
-        self.figures = {name: figure(None, min_height=300) for name in ("loss", "second")}
+        self.figures = {name: figure(min_height=300) for name in ("loss", "second")}
         self.made: dict[str, tuple] = {}  # how each figure was made
         self.curves: dict[str, tuple] = {}  # and what it shows
         self.heads = {name: text() for name in self.figures}
@@ -73,7 +75,7 @@ class TrainView:
             words = f"Nothing is trained yet: press <b>Train</b>. {words}"
         retext(self.hint, f"<p class='small'>{words}</p>")
 
-    def draw(self, shown: Request, start: Start | None, points: Sequence[Point], running: bool) -> None:
+    def draw(self, shown: Request, start: Start | None, points: Sequence[Point]) -> None:
         """Bring both figures and the line that compares up to date."""
         names = {side.upper(): racers.words(shown, side) for side in SIDES}
         machine = "" if start is None else start.machine
@@ -86,12 +88,10 @@ class TrainView:
             kinds = ("accuracy on held-out images", "step", "Accuracy")
         unit = "nats a character" if shown.task == GRAMMAR else "nats"
         floor = racers.floor(shown.task)
-        self._figure(
-            "loss", loss, names, (f"training loss ({unit})", "step", "Loss"), shown.steps, floor, machine, running
-        )
+        self._figure("loss", loss, names, (f"training loss ({unit})", "step", "Loss"), shown.steps, floor, machine)
         steps = None if kinds[1] == SECONDS else shown.steps
         timed = steps is None  # a figure with times says on which machine
-        self._figure("second", second, names, kinds, steps, floor if timed else None, machine if timed else "", running)
+        self._figure("second", second, names, kinds, steps, floor if timed else None, machine if timed else "")
         retext(self.strip, comparison(shown, start, points))
 
     def _figure(
@@ -103,26 +103,26 @@ class TrainView:
         steps: int | None,
         floor: tuple[float, str] | None,
         machine: str,
-        running: bool,
     ) -> None:
         y_label, x_label, head = words
         pane, made = self.figures[name], (words, steps, floor, machine)
         shown, self.curves[name] = self.curves.get(name), (made, dict(curves), dict(names))
         if shown == self.curves[name]:
             return
-        same = self.made.get(name) == made
-        if same and not settled(pane) and running:
-            self.curves.pop(name)  # the figure is on its way to the page; the next laps will be drawn into it
-            return
-        if not same or not settled(pane):
+        if self.made.get(name) != made:
             self.made[name] = made
             retext(self.heads[name], f"<h2>{head}</h2>")
             share = y_label.startswith("accuracy")
-            new = plots.run_curves(y_label, steps=steps, x_label=x_label, share=share, floor=floor, machine=machine)
-            plots.update_run_curves(new, curves, names)
-            give(pane, new)
+            pane.draw(_curves, y_label, curves, names,
+                      steps=steps, x_label=x_label, share=share, floor=floor, machine=machine)  # fmt: skip
         else:
-            plots.update_run_curves(pane.object, curves, names)
+            pane.change(plots.update_run_curves, curves, names)
+
+
+def _curves(y_label: str, curves: Mapping[str, tuple], names: Mapping[str, str], **options: Any) -> Plot:
+    made = plots.run_curves(y_label, **options)
+    plots.update_run_curves(made, curves, names)
+    return made
 
 
 def comparison(shown: Request, start: Start | None, points: Sequence[Point]) -> str:

@@ -89,7 +89,7 @@ export function render({model, el}) {
   // Custom properties reach all of a figure but its colour bar: that one is told.
   const ink = () => {
     const color = getComputedStyle(document.documentElement).getPropertyValue("--muted").trim()
-    for (const model of Bokeh.documents[0]?._all_models.values() ?? []) {
+    for (const model of Bokeh.documents.flatMap((each) => [...each._all_models.values()])) {
       if (model.type === "ColorBar" && model.major_label_text_color !== color) {
         model.setv({major_label_text_color: color, title_text_color: color})
       }
@@ -104,6 +104,7 @@ export function render({model, el}) {
     localStorage.setItem("workbench-theme", document.documentElement.dataset.theme)
     repaint()
   })
+  listen(document, "drawn", ink)
   listen(find("copy-link"), "click", async () => hint(await copy(location.href) ? "Link copied." : "Copy the address bar."))
   listen(find("save-png"), "click", () => picture(`workbench-${model.page}.png`))
   listen(find("save-csv"), "click", () => model.send_msg({kind: "csv"}))
