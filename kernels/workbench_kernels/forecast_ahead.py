@@ -13,7 +13,7 @@ microseconds at 4 TB/s. The sums, float32, are 2.4 MB a step.
 import torch
 from torch import Tensor
 
-from workbench_kernels.forecast import _has_kernel, _tile
+from workbench_kernels.forecast import _has_kernel
 from workbench_kernels.tiles import arithmetic, next_power_of_2
 
 try:
@@ -21,6 +21,8 @@ try:
     import triton.language as tl
 except ImportError:  # `tiles.why_not` says so
     triton = None
+if triton is not None:
+    from workbench_kernels.forecast import _tile
 
 # Numbers and warps of a program. Narrow tiles: a row of gates is read for every step ahead and shared by all rows.
 TILE, COLUMNS, WARPS = 512, 64, 2

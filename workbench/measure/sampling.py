@@ -60,8 +60,9 @@ def sampling(
 
     Every run starts from the same noise and labels. On CUDA it is replayed from graphs, after its images were compared
     with those of the same run without graphs: status "wrong", and no time, where they differ by more than a rounding
-    unit. Besides the times a row has ``full_steps`` (network calls, a partial one counts its share), ``cache_bytes``,
-    ``speed_up`` over the first row, ``ideal`` (its network calls / this row's) and ``of_ideal``, their ratio.
+    unit. Besides the times a row has ``full_steps`` (network calls, a partial one counts its share), ``cache_bytes``
+    and ``sum_bytes`` as a ``Step`` has them, ``speed_up`` over the first row, ``ideal`` (its network calls / this
+    row's) and ``of_ideal``, their ratio.
     """
     weight = model.label.weight
     generator = torch.Generator(weight.device).manual_seed(0)
@@ -83,6 +84,7 @@ def sampling(
             "caching": run.caching, "steps": run.steps, "batch": batch, "sampler": sampler,
             "dtype": str(weight.dtype)[6:], "device": weight.device.type, "graphs": made.graphs, **options,
             "status": "ok", "full_steps": plain_steps["full"], "cache_bytes": plain_steps["cache_bytes"],
+            "sum_bytes": plain_steps["sum_bytes"],
             "error": relative_error(images, plain_steps["images"]), "budget": torch.finfo(weight.dtype).eps,
         }  # fmt: skip
         if not row["error"] <= row["budget"]:
@@ -117,7 +119,7 @@ def _walk(sampler: Sampler, noise: torch.Tensor, labels: torch.Tensor) -> Iterat
     full = 0.0
     for step in sampler.steps_of(noise, labels):
         full += step.share
-        yield {"full": full, "cache_bytes": step.cache_bytes, "images": step.sample}
+        yield {"full": full, "cache_bytes": step.cache_bytes, "sum_bytes": step.sum_bytes, "images": step.sample}
 
 
 def dit_xl_2(device: str) -> DiT:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -74,11 +76,13 @@ class GatedCache(Gated):
         shape = self.first.shape[1:]
         self.orders = (order_first, order_last)
         self.first_stack, self.last_stack = (stage.empty(order + 1, *shape) for order in self.orders)
-        # One message a step: the two rates and the last block's weights of this step, the first block's of the next.
-        parts = (1, 1, order_last + 1, order_first + 1)
-        self.mail = Mailbox(stage, steps, stage.batch, sum(parts))
-        first_rate, last_rate, self.last_weights, self.first_weights = self.mail.there.split(parts, dim=1)
+        # What each row needs to know in a step: the rates if it is refreshed, the weights if it is not.
+        parts = (1, 1, order_first + 1, order_last + 1)
+        self.known = torch.zeros(stage.batch, sum(parts), dtype=stage.images.dtype, device=stage.device)
+        first_rate, last_rate, self.first_weights, self.last_weights = self.known.split(parts, dim=1)
         self.first_rate, self.last_rate = first_rate[:, 0], last_rate[:, 0]
+        # The same for the next step, if the row is refreshed now, and if not: sent before that is decided.
+        self.mail = Mailbox(stage, steps, 2, *self.known.shape)
         self.start()
 
     @property
@@ -88,7 +92,7 @@ class GatedCache(Gated):
     def start(self) -> None:
         super().start()
         self.clocks = [Clock(self.stage.batch, order) for order in self.orders]
-        self.mail.there.zero_()
+        self.known.zero_()
 
     def begin(self) -> None:
         stage = self.stage
@@ -100,14 +104,17 @@ class GatedCache(Gated):
         kernels.refresh_(self.first, self.first_stack, self.first_rate)
         last = stage.model.run(self.first, stage.modulation, 1, add=plain)
         kernels.refresh_(last, self.last_stack, self.last_rate)
+        self.known.copy_(self.mail.there[0])
         stage.finish(last)
 
     def forecast(self) -> None:
-        self.stage.finish(kernels.forecast(self.last_stack, self.last_weights))
+        tokens = kernels.forecast(self.last_stack, self.last_weights)
+        self.known.copy_(self.mail.there[1])
+        self.stage.finish(tokens)
 
     def go(self, step: int, play: Play, record: bool) -> Outcome:
-        first_clock, last_clock = self.clocks
         play("begin")
+        self.mail.send(step, self._messages(step))  # while the device is busy with the first block
         confident, error = np.zeros(self.stage.batch, dtype=bool), None
         if step > self.warmup and step > 0:
             sums = self.look()
@@ -115,13 +122,9 @@ class GatedCache(Gated):
                 sums = np.broadcast_to(sums.sum(0), sums.shape)
             errors = sums[:, 0] / sums[:, 1]
             confident, error = errors < self.threshold, float(errors.mean())
-        # The first block's stack is refreshed where the gate said so, and only there: else the gate would judge a
-        # younger forecast than the one that is used. What "full" does to it at the last step, nobody reads.
-        first_clock.advance(step, ~confident)
+        # The first block's stack is refreshed where the last block's is, and only there: else the gate would judge a
+        # younger forecast than the one that is used.
         full = ~confident | (step in (0, self.steps - 1))
-        last_clock.advance(step, full)
-        message = (first_clock.rates(), last_clock.rates(), last_clock.weights(step), first_clock.weights(step + 1))
-        self.mail.send(step, np.column_stack(message))
         true_error = self.compare() if record and not full.any() else None
         if full.all():
             play("full")
@@ -129,7 +132,17 @@ class GatedCache(Gated):
             self.partly(np.flatnonzero(full))
         else:
             play("forecast")
+        for clock in self.clocks:
+            clock.advance(step, full)
         return Outcome(float(full.mean()), error, true_error)
+
+    def _messages(self, step: int) -> np.ndarray:
+        """What to know in the next step, by row: (2, batch, parts), if the row is refreshed now, and if not."""
+        messages = []
+        for clocks in ([_refreshed(clock, step) for clock in self.clocks], self.clocks):
+            rates = [_refreshed(clock, step + 1).rates() for clock in clocks]
+            messages.append(np.column_stack(rates + [clock.weights(step + 1) for clock in clocks]))
+        return np.stack(messages)
 
     def partly(self, rows: np.ndarray) -> None:
         """The full step for some rows, gathered into a smaller batch, and the forecast for the others."""
@@ -143,6 +156,8 @@ class GatedCache(Gated):
             stack[chosen] = mine
         tokens = kernels.forecast(self.last_stack, self.last_weights)
         tokens[chosen] = last
+        self.known.copy_(self.mail.there[1])
+        self.known[chosen] = self.mail.there[0, chosen]
         stage.finish(tokens)
 
     def compare(self) -> float:
@@ -197,3 +212,11 @@ class FirstBlockCache(Gated):
             true_error = distance(self.first + self.rest, truth)
         play("forecast")
         return Outcome(0.0, error, true_error)
+
+
+def _refreshed(clock: Clock, step: int) -> Clock:
+    """The clock as it will be if every row is refreshed at ``step``."""
+    after = copy.copy(clock)
+    after.last, after.gap, after.entries = clock.last.copy(), clock.gap.copy(), clock.entries.copy()
+    after.advance(step, np.ones(len(clock.last), dtype=bool))
+    return after
