@@ -17,7 +17,7 @@ except ImportError:  # `tiles.why_not` says so
 
 EMBED_ROWS, EMBED_COLUMNS, EMBED_WARPS = 16, 64, 4  # tokens and columns of a program
 PRODUCTS = 1 << 16  # of one token with the last matrix: all of them in registers
-PER_WARP = 1 << 11
+PER_WARP = 1 << 12  # eight warps for DiT-XL/2: each number of a token is then loaded by the thread that uses it
 
 
 def has_kernels(images: Tensor, weight: Tensor, values: int) -> bool:
