@@ -3,7 +3,6 @@
 import pytest
 
 from dashboard.visitor import Visitor
-from workbench import measure
 from workbench.dashboard import measuring
 from workbench.dashboard.jobs import Worker
 from workbench.dashboard.measure_page import MeasurePage, MeasureState
@@ -125,6 +124,6 @@ def test_recorded_figures_stand_beside_what_is_most_like_them():
 
 
 def test_nothing_recorded_is_said(page, monkeypatch):
-    monkeypatch.setattr(measure, "recorded", lambda slug: None)
+    monkeypatch.setattr(measuring, "_read", lambda slug: None)
     page.open({})
     assert "No recorded figures yet" in page.beside.object

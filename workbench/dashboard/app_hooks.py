@@ -1,6 +1,5 @@
 """What the server does once, before anybody comes: it fetches what is slow to fetch, beside its own start."""
 
-import gc
 import sys
 import threading
 from typing import Any
@@ -15,9 +14,7 @@ def on_server_loaded(server_context: Any) -> None:
 
 
 def _warm() -> None:
-    from workbench.dashboard import shell
+    from workbench.dashboard import garbage, shell
 
     shell.warm()
-    # What is here now stays. The collector need not look through it again and again, while every thread waits.
-    gc.collect()
-    gc.freeze()
+    garbage.keep()

@@ -81,8 +81,7 @@ class Figure(pn.custom.JSComponent):
         document.on_change(note)
         document.hold("combine")
         try:
-            with document.models.freeze():
-                how(plot, *arguments, **options)
+            how(plot, *arguments, **options)
         finally:
             document.unhold()
             document.remove_on_change(note)

@@ -197,6 +197,7 @@ class MeasurePage(Page):
         self.drawn = 0.0
         self.recorded: Any = None
         self.lines_of: dict[str, tuple] = {}
+        self.shown: dict[str, tuple] = {}
         self.form = Form(self.act, look="panel", legend="What to measure", folded=["Knobs"])
         self.estimate = text()
         self.beside = text()
@@ -296,7 +297,11 @@ class MeasurePage(Page):
         self.recorded = None if beside is None else beside.table
         self.sheets.visible = bool(self.rows) or beside is not None
         lines = self._lines()
+        shown = (lines, len(self.rows), self.rows, None if beside is None else beside.what)
         for y in Y:
+            if self.shown.get(y) == shown:
+                continue
+            self.shown[y] = shown
             if self.lines_of.get(y) == lines:
                 self._redraw(y)
             else:

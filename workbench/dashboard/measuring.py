@@ -127,12 +127,10 @@ def estimate(request: Request, device: str) -> Estimate:
             for size in request.sizes:
                 if method.largest is not None and size > method.largest:
                     continue  # its row says so
-                example = method.example(
-                    size, device="meta", dtype=request.dtype, **_known(request.shape, method.shape_knobs)
-                )
-                arguments = {**example.options, **_known(request.options, method.knobs)}
-                sized = type(example)(example.inputs, arguments)
-                needed += [measure.estimate_bytes(method, implementation, sized, each) for each in request.directions]
+                shape = tuple(_known(request.shape, method.shape_knobs).items())
+                options = tuple(_known(request.options, method.knobs).items())
+                needed += [_needed(name, implementation, size, request.dtype, shape, options, direction)
+                           for direction in request.directions]  # fmt: skip
     except ValueError as error:
         return Estimate(0, 0, 0.0, 0, limit, str(error))
     fits = [count for count in needed if count <= limit]
@@ -147,6 +145,15 @@ def estimate(request: Request, device: str) -> Estimate:
             "choose smaller sizes, or a smaller shape."
         )
     return Estimate(len(fits), len(needed) - len(fits), ROW_S * len(fits), max(fits, default=0), limit, refused)
+
+
+@functools.lru_cache(maxsize=4096)
+def _needed(name: str, implementation: str, size: int, dtype: str, shape: tuple, options: tuple, direction: str) -> int:
+    """Estimated bytes of one call; a knob that is turned changes some of a sweep's rows, and the page asks for all."""
+    method = catalog.method(name)
+    example = method.example(size, device="meta", dtype=dtype, **dict(shape))
+    sized = type(example)(example.inputs, {**example.options, **dict(options)})
+    return measure.estimate_bytes(method, implementation, sized, direction)
 
 
 def compute(request: Request, device: str, seen: threading.Event | None = None) -> Callable[[Cancelled], Iterator[Any]]:
@@ -200,12 +207,16 @@ def known(request: Request) -> tuple[list[dict], Any]:
 
 @dataclass(frozen=True)
 class Recorded:
-    """Measurements that ship with the workbench: one recorded setting (``group``) out of several, and their machine."""
+    """Measurements that ship with the workbench: one recorded setting (``group``) out of several, and their machine.
+
+    ``what`` says which rows of all those recorded they are.
+    """
 
     table: pd.DataFrame
     group: str
     groups: tuple[str, ...]
     machine: str
+    what: tuple
 
 
 def recorded(request: Request, group: str = "") -> Recorded | None:
@@ -214,7 +225,7 @@ def recorded(request: Request, group: str = "") -> Recorded | None:
     Without a ``group`` it takes the one that agrees with the request in most settings.
     """
     papers = [paper for paper in catalog.papers() if any(method in request.methods for method in paper.methods)]
-    tables = [table for paper in papers if (table := measure.recorded(paper.slug)) is not None]
+    tables = [table for paper in papers if (table := _read(paper.slug)) is not None]
     names = [method.name for method in request.methods]
     kept = [
         table[table["method"].isin(names) & table["direction"].isin(request.directions) & (table["status"] == "ok")]
@@ -233,7 +244,13 @@ def recorded(request: Request, group: str = "") -> Recorded | None:
     if group not in agree:
         group = max(agree, key=agree.get)
     machines = dict.fromkeys(measure.machine_line(each.attrs["provenance"]) for each in tables)
-    return Recorded(table[table["group"] == group], group, tuple(agree), "; ".join(machines))
+    what = (tuple(names), request.directions, group)
+    return Recorded(table[table["group"] == group], group, tuple(agree), "; ".join(machines), what)
+
+
+@functools.cache
+def _read(slug: str) -> pd.DataFrame | None:
+    return measure.recorded(slug)
 
 
 def _same(one: Any, other: Any) -> bool:

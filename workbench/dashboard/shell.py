@@ -18,11 +18,12 @@ from typing import Any
 import panel as pn
 import param
 from panel.theme.base import Design
-from tornado.ioloop import IOLoop
+from tornado.ioloop import IOLoop, PeriodicCallback
 
-from workbench.dashboard import state
+from workbench.dashboard import garbage, state
 from workbench.dashboard.jobs import Desk, Mailbox, Worker, sentence
 from workbench.dashboard.page import Page, stack, text
+from workbench.dashboard.turns import Turns
 
 PAGES = {
     "inspect": ("Inspect", "workbench.dashboard.inspect_page:InspectPage"),
@@ -37,6 +38,7 @@ log = logging.getLogger(__name__)
 
 
 GIVE_WAY_S = 0.5  # so long a job waits for clicks at most before each of its steps
+TIDY_S = 5.0  # so often it is asked whether it is time to tidy up
 _loops: list[IOLoop] = []  # the event loop of this server, once somebody came
 
 
@@ -55,6 +57,21 @@ def clicks_first() -> None:
         gone_round = threading.Event()
         _loops[0].add_callback(gone_round.set)
         gone_round.wait(GIVE_WAY_S)
+
+
+@functools.cache
+def turns() -> Turns:
+    """The order in which visitors' pages are drawn."""
+    loop = IOLoop.current()
+    return Turns(loop.add_callback, loop.call_later)
+
+
+@functools.cache
+def keeper() -> garbage.Keeper:
+    """Tidies up behind the visitors of this server."""
+    made = garbage.Keeper()
+    PeriodicCallback(made.look, 1000 * TIDY_S).start()
+    return made
 
 
 class Bridge(pn.custom.JSComponent):
@@ -187,8 +204,9 @@ class Shell:
 def open_session() -> None:
     """Build the dashboard for the visitor whose session is being made (``main.py`` calls this)."""
     _loops[:] = [IOLoop.current()]
-    document = pn.state.curdoc
-    mailbox = Mailbox(document.add_next_tick_callback)
+    document, in_turn, behind = pn.state.curdoc, turns(), keeper()
+    visitor = object()
+    mailbox = Mailbox(lambda callback: in_turn.put(visitor, document.add_next_tick_callback, callback))
     shell = Shell(Desk(worker(), mailbox.put), pn.state.location.search or "")
     ticking = pn.state.add_periodic_callback(shell.tick, period=500, start=False)
 
@@ -201,7 +219,9 @@ def open_session() -> None:
     def close(context: Any) -> None:
         if ticking.running:
             ticking.stop()
+        in_turn.forget(visitor)
         shell.close()
+        behind.left()
 
     pn.state.onload(loaded)
     pn.state.on_session_destroyed(close)
