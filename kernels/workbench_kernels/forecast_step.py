@@ -69,6 +69,7 @@ def update_images_(
     bias: Tensor,
     numbers: Tensor,
     at: Tensor,
+    arrived: Tensor,
     *,
     guidance: float = 1.0,
     epsilon: float,
@@ -82,7 +83,9 @@ def update_images_(
     head     (steps, rows, 2, width), dense in the last dimension: shift and factor of the normalisation, a row a step
     weight   (patch * patch * channels_out, width) and bias: a patch's numbers are row, column, channel; channels beyond
              those of the images are left out
-    numbers  (steps, 2 or more), float32; at (1,), int64, the row of this step
+    numbers  (steps, 2 or more), float32
+    at       (1,), int64, the row of this step; one more afterwards, without a kernel for that alone
+    arrived  (1,), int32, zero before and after: how many programs are through
 
     Everything after the tokens in float32. CUDA; not differentiable.
     """
@@ -92,8 +95,8 @@ def update_images_(
     values, block = next_power_of_2(channels * patch * patch), next_power_of_2(width)
     with torch.cuda.device_of(images):
         _update_kernel[(count, batch)](
-            images, tokens.contiguous(), head, weight.contiguous(), bias, numbers, at, batch, count, width,
-            *head.stride()[:3], numbers.stride(0), guidance, epsilon, 1 / width,
+            images, tokens.contiguous(), head, weight.contiguous(), bias, numbers, at, arrived, batch, count,
+            width, *head.stride()[:3], numbers.stride(0), guidance, epsilon, 1 / width,
             CHANNELS=channels, CHANNELS_OUT=len(weight) // (patch * patch), SIDE=side, PATCH=patch,
             GUIDED=rows != batch, VALUES=values, WIDTH=block,
             num_warps=max(1, min(16, values * block // PER_WARP)),
@@ -145,7 +148,7 @@ if triton is not None:
 
     @triton.jit
     def _update_kernel(
-        images, tokens, head, weight, bias, numbers, at, batch, count, width,
+        images, tokens, head, weight, bias, numbers, at, arrived, batch, count, width,
         head_step, head_row, head_part, number_step, guidance, epsilon, inverse,
         CHANNELS: tl.constexpr, CHANNELS_OUT: tl.constexpr, SIDE: tl.constexpr, PATCH: tl.constexpr,
         GUIDED: tl.constexpr, VALUES: tl.constexpr, WIDTH: tl.constexpr,
@@ -172,3 +175,7 @@ if triton is not None:
         before = tl.load(to, mask=real, other=0.0)
         keep, take = tl.load(numbers + now * number_step), tl.load(numbers + now * number_step + 1)
         tl.store(to, before * keep + output * take, mask=real)
+        # The last program moves the step on: all the others have read it before they arrive here.
+        if tl.atomic_add(arrived, 1) == tl.num_programs(0) * tl.num_programs(1) - 1:
+            tl.store(arrived, 0)
+            tl.store(at, now + 1)

@@ -69,6 +69,7 @@ def test_update_images(config, dtype, copies):
     tokens = torch.randn(2 * copies, config.tokens, config.width, device=DEVICE).to(dtype)
     rows = torch.randn(6, 2 * copies, model.modulate.out_features, device=DEVICE).to(dtype)
     numbers, at = torch.randn(6, 5, device=DEVICE), torch.tensor([4], device=DEVICE)
+    arrived = torch.zeros(1, dtype=torch.int32, device=DEVICE)
     output = exact.head(tokens.double().cpu(), exact.split(rows[4].double().cpu()))[:, : config.channels]
     if copies == 2:
         output = torch.lerp(output[2:], output[:2], 2.5)
@@ -76,5 +77,6 @@ def test_update_images(config, dtype, copies):
     expected = keep * images.double().cpu() + take * output
     layer, head = model.last, model.split(rows).head
     settings = {"guidance": 2.5 if copies == 2 else 1.0, "epsilon": EPSILON}
-    forecast_step.update_images_(images, tokens, head, layer.weight, layer.bias, numbers, at, **settings)
+    forecast_step.update_images_(images, tokens, head, layer.weight, layer.bias, numbers, at, arrived, **settings)
     assert_close(images.cpu(), expected, tolerance=5e-6)
+    assert (int(at), int(arrived)) == (5, 0)

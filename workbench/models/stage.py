@@ -40,6 +40,7 @@ class Stage:
         self.labels = torch.zeros(steps, self.batch, dtype=torch.int64, device=self.device)
         self.places = torch.zeros(2, 1, dtype=torch.int64, device=self.device)
         self.at, self.begun = self.places
+        self.arrived = torch.zeros(1, dtype=torch.int32, device=self.device)  # programs that are through, within a kernel
         self.fused = kernels.has_kernels(images, model.last.weight, images.shape[1] * model.config.patch**2)
 
     def start(self, noise: Tensor, labels: Tensor) -> None:
@@ -98,7 +99,7 @@ class Stage:
             layer, numbers = self.model.last, self.numbers
             kernels.update_images_(
                 self.images, tokens, self.table.head, layer.weight, layer.bias, numbers, self.at,
-                guidance=self.guidance, epsilon=EPSILON,
+                self.arrived, guidance=self.guidance, epsilon=EPSILON,
             )  # fmt: skip
         else:
             output = self.model.head(tokens, self.modulation)[:, : self.images.shape[1]].to(self.images.dtype)
@@ -107,4 +108,4 @@ class Stage:
                 output = torch.lerp(free, conditional, self.guidance)
             keep, take = self.numbers.index_select(0, self.at)[0, :HEAD_COLUMNS]
             self.images.mul_(keep).addcmul_(output, take)
-        self.at += 1
+            self.at += 1
