@@ -40,7 +40,7 @@ class Stage:
         self.labels = torch.zeros(steps, self.batch, dtype=torch.int64, device=self.device)
         self.places = torch.zeros(2, 1, dtype=torch.int64, device=self.device)
         self.at, self.begun = self.places
-        self.arrived = torch.zeros(1, dtype=torch.int32, device=self.device)  # programs that are through, within a kernel
+        self.arrived = torch.zeros(1, dtype=torch.int32, device=self.device)  # programs of a kernel that are through
         self.fused = kernels.has_kernels(images, model.last.weight, images.shape[1] * model.config.patch**2)
 
     def start(self, noise: Tensor, labels: Tensor) -> None:
