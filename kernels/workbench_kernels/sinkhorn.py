@@ -6,6 +6,7 @@ half-step computes it again, tile by tile (``sinkhorn_stream``). What is kept is
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -133,7 +134,7 @@ def _fused_launch(query: Parts, rows: Tensor, columns: Tensor, scale: float) -> 
 def _fused_forward(query, key, value, output, rows, columns, scale) -> None:
     numbers, settings = _fused_launch(query, rows, columns, scale * LOG2_E)
     sinkhorn_fused.fused_forward_kernel[(rows[0, ..., 0].numel(),)](
-        *_described(settings, "BLOCK", query.tensor, key.tensor, value.tensor, output),
+        *_descriptors()(settings, "BLOCK", query.tensor, key.tensor, value.tensor, output),
         *(query.unit, key.unit, value.unit),
         *(rows, columns, *numbers),
         **settings,
@@ -143,10 +144,10 @@ def _fused_forward(query, key, value, output, rows, columns, scale) -> None:
 def _fused_backward(query, key, value, grad, gradients, rows, columns, scale) -> None:
     numbers, settings = _fused_launch(query, rows, columns, scale)
     sinkhorn_fused.fused_backward_kernel[(rows[0, ..., 0].numel(),)](
-        *_described(settings, "BLOCK", query.tensor, key.tensor, value.tensor, grad.tensor),
+        *_descriptors()(settings, "BLOCK", query.tensor, key.tensor, value.tensor, grad.tensor),
         *(query.unit, key.unit, value.unit, grad.unit),
         *(rows, columns),
-        *_described(settings, "BLOCK", *gradients),
+        *_descriptors()(settings, "BLOCK", *gradients),
         *numbers,
         **settings,
     )
@@ -157,29 +158,32 @@ def _fused_backward(query, key, value, grad, gradients, rows, columns, scale) ->
 
 def _stream_forward(query, key, value, output, rows, columns, scale) -> None:
     numbers = (scale * LOG2_E, rows.shape[-1], rows.shape[2], rows.shape[1])
+    described = _descriptors()
     grid, settings = _stream_launch("half_step", query, rows)
-    query_m, key_m = _described(settings, "BLOCK_M", query.tensor, key.tensor)
-    query_n, key_n = _described(settings, "BLOCK_N", query.tensor, key.tensor)
+    query_m, key_m = described(settings, "BLOCK_M", query.tensor, key.tensor)
+    query_n, key_n = described(settings, "BLOCK_N", query.tensor, key.tensor)
+    on_rows, on_columns = (query_m, key_n, query.unit, key.unit), (key_m, query_n, key.unit, query.unit)
+    u, v = rows.unbind(), columns.unbind()
     for half_step in range(2 * len(columns)):
         index = half_step // 2
         before = max(index - 1, 0)
         if half_step % 2 == 0:
-            tiles, potentials = (query_m, key_n), (columns[before], rows[before], rows[index])
+            tiles, potentials = on_rows, (v[before], u[before], u[index])
         else:
-            tiles, potentials = (key_m, query_n), (rows[index], columns[before], columns[index])
+            tiles, potentials = on_columns, (u[index], v[before], v[index])
         sinkhorn_stream.half_step_kernel[grid](
-            *tiles, query.unit, key.unit, *potentials, *numbers, BIASED=half_step > 0, BOUNDED=half_step > 1, **settings
+            *tiles, *potentials, *numbers, BIASED=half_step > 0, BOUNDED=half_step > 1, **settings
         )
     grid, settings = _stream_launch("attend", query, rows)
-    query_m, output_m = _described(settings, "BLOCK_M", query.tensor, output)
-    key_n, value_n = _described(settings, "BLOCK_N", key.tensor, value.tensor)
+    query_m, output_m = described(settings, "BLOCK_M", query.tensor, output)
+    key_n, value_n = described(settings, "BLOCK_N", key.tensor, value.tensor)
     softmax = len(columns) == 0
     sinkhorn_stream.attend_kernel[grid](
         *(query_m, key_n, value_n, output_m),
         *(query.unit, key.unit, value.unit),
-        rows if softmax else columns[-1],
-        rows if softmax else rows[len(columns) - 1],
-        rows[-1],
+        rows if softmax else v[-1],
+        rows if softmax else u[len(v) - 1],
+        u[-1],
         *numbers,
         SOFTMAX=softmax,
         NORMALISED=len(rows) > len(columns),
@@ -195,9 +199,10 @@ def _stream_backward(query, key, value, grad, gradients, row_dot, rows, columns,
     grad_rows, grad_columns = torch.empty_like(rows), torch.empty_like(columns)
     grad_v = grad_columns[-1] if len(columns) else torch.empty_like(row_dot)
 
+    described = _descriptors()
     grid, settings = _stream_launch("gather_value", query, rows, over="BLOCK_N")
-    query_m, grad_m = _described(settings, "BLOCK_M", query.tensor, grad.tensor)
-    key_n, value_n, result = _described(settings, "BLOCK_N", key.tensor, value.tensor, gradients[2])
+    query_m, grad_m = described(settings, "BLOCK_M", query.tensor, grad.tensor)
+    key_n, value_n, result = described(settings, "BLOCK_N", key.tensor, value.tensor, gradients[2])
     sinkhorn_stream.gather_value_kernel[grid](
         *(query_m, key_n, value_n, grad_m),
         *(query.unit, key.unit, value.unit, grad.unit),
@@ -211,20 +216,22 @@ def _stream_backward(query, key, value, grad, gradients, row_dot, rows, columns,
         grad_rows[-1] = row_dot
 
     grid, settings = _stream_launch("pass_on", query, rows)
-    query_m, key_m = _described(settings, "BLOCK_M", query.tensor, key.tensor)
-    query_n, key_n = _described(settings, "BLOCK_N", query.tensor, key.tensor)
+    query_m, key_m = described(settings, "BLOCK_M", query.tensor, key.tensor)
+    query_n, key_n = described(settings, "BLOCK_N", query.tensor, key.tensor)
+    on_rows, on_columns = (query_m, key_n, query.unit, key.unit), (key_m, query_n, key.unit, query.unit)
+    u, v, grad_u, grad_v = rows.unbind(), columns.unbind(), grad_rows.unbind(), grad_columns.unbind()
     for half_step in reversed(range(1, iterations - rows_last)):
         index = half_step // 2
         if half_step % 2 == 1:
-            tiles, steps = (query_m, key_n), (rows[index], columns[index], grad_columns[index])
-            result = grad_rows[index]
+            tiles, steps = on_rows, (u[index], v[index], grad_v[index])
+            result = grad_u[index]
         else:
-            tiles, steps = (key_m, query_n), (columns[index - 1], rows[index], grad_rows[index])
-            result = grad_columns[index - 1]
+            tiles, steps = on_columns, (v[index - 1], u[index], grad_u[index])
+            result = grad_v[index - 1]
         # The sums of P * dO V^T over keys enter once, in the first row step that is undone.
         added = half_step == iterations - 1 and not rows_last
         sinkhorn_stream.pass_on_kernel[grid](
-            *(*tiles, query.unit, key.unit, *steps, row_dot, result, scale * LOG2_E),
+            *(*tiles, *steps, row_dot, result, scale * LOG2_E),
             *numbers,
             ADDED=added,
             **settings,
@@ -236,8 +243,8 @@ def _stream_backward(query, key, value, grad, gradients, row_dot, rows, columns,
     on_query = (query, key, value, grad, x, y, rows[-1], last_v, gradients[0])
     on_key = (key, query, grad, value, y, x, last_v, rows[-1], gradients[1])
     for a, b, c, d, e, f, own, other, gradient in (on_query, on_key):
-        a_m, d_m, gradient_m = _described(settings, "BLOCK_M", a.tensor, d.tensor, gradient)
-        b_n, c_n = _described(settings, "BLOCK_N", b.tensor, c.tensor)
+        a_m, d_m, gradient_m = described(settings, "BLOCK_M", a.tensor, d.tensor, gradient)
+        b_n, c_n = described(settings, "BLOCK_N", b.tensor, c.tensor)
         sinkhorn_stream.gather_scores_kernel[grid](
             *(a_m, b_n, c_n, d_m),
             *(a.unit, b.unit, c.unit, d.unit),
@@ -257,7 +264,7 @@ def _coefficients(rows: Tensor, columns: Tensor, grad_rows: Tensor, grad_columns
     x = torch.empty(batch, heads, tokens, width, dtype=torch.float32, device=rows.device)
     y = torch.empty_like(x)
     block = max(1, 1024 // width)
-    sinkhorn_stream.coefficients_kernel[(triton.cdiv(tokens, block), batch * heads)](
+    sinkhorn_stream.coefficients_kernel[(-(-tokens // block), batch * heads)](
         rows, columns, grad_rows, grad_columns, x, y, tokens, iterations, rows.stride(0), BLOCK=block, WIDTH=width
     )
     return x, y
@@ -267,27 +274,27 @@ def _coefficients(rows: Tensor, columns: Tensor, grad_rows: Tensor, grad_columns
 
 MOST_IN_REGISTERS = 128
 
-# (BLOCK_M, BLOCK_N, warps, stages) by kernel, parts and padded head_dim.
+# (BLOCK_M, BLOCK_N, warps, stages, HELD) by kernel, parts and padded head_dim.
 _TILES = {
     "half_step": {
-        1: {64: (64, 64, 4, 3), 128: (128, 128, 8, 3), 256: (128, 64, 8, 2)},
-        2: {64: (128, 128, 8, 2), 128: (128, 128, 8, 2), 256: (128, 64, 8, 1)},
+        1: {64: (64, 64, 4, 3, False), 128: (128, 128, 8, 3, False), 256: (128, 64, 8, 2, False)},
+        2: {64: (128, 128, 8, 2, False), 128: (128, 128, 8, 2, False), 256: (128, 64, 8, 1, False)},
     },
     "attend": {
-        1: {64: (64, 128, 4, 2), 128: (128, 128, 8, 3), 256: (64, 64, 4, 3)},
-        2: {64: (128, 64, 8, 2), 128: (64, 64, 4, 1), 256: (64, 32, 8, 2)},
+        1: {64: (64, 128, 4, 2, False), 128: (128, 128, 8, 3, False), 256: (64, 64, 4, 3, False)},
+        2: {64: (128, 64, 8, 2, False), 128: (64, 64, 4, 1, False), 256: (64, 32, 8, 2, False)},
     },
     "gather_value": {
-        1: {64: (64, 64, 4, 2), 128: (64, 64, 4, 2), 256: (64, 64, 8, 2)},
-        2: {64: (64, 128, 8, 2), 128: (64, 64, 4, 1), 256: (32, 64, 8, 2)},
+        1: {64: (64, 64, 4, 2, False), 128: (64, 64, 4, 2, False), 256: (64, 64, 8, 2, False)},
+        2: {64: (64, 128, 8, 2, False), 128: (64, 64, 4, 1, False), 256: (32, 64, 8, 2, False)},
     },
     "pass_on": {
-        1: {64: (128, 64, 4, 3), 128: (128, 128, 8, 3), 256: (128, 64, 8, 2)},
-        2: {64: (128, 64, 8, 2), 128: (128, 128, 8, 2), 256: (128, 64, 8, 1)},
+        1: {64: (128, 64, 4, 3, False), 128: (128, 128, 8, 3, False), 256: (128, 64, 8, 2, False)},
+        2: {64: (128, 64, 8, 2, False), 128: (128, 128, 8, 2, False), 256: (128, 64, 8, 1, False)},
     },
     "gather_scores": {
-        1: {64: (128, 64, 8, 2), 128: (128, 64, 8, 2), 256: (64, 32, 8, 2)},
-        2: {64: (64, 64, 4, 2), 128: (64, 32, 4, 1), 256: (64, 16, 8, 2)},
+        1: {64: (128, 64, 8, 2, False), 128: (128, 64, 8, 2, False), 256: (64, 32, 8, 2, False)},
+        2: {64: (64, 64, 4, 2, False), 128: (64, 32, 4, 1, False), 256: (64, 16, 8, 2, False)},
     },
 }
 
@@ -296,14 +303,24 @@ def _stream_launch(kernel: str, query: Parts, rows: Tensor, over: str = "BLOCK_M
     """Grid and settings: a program for every block of tokens of every head."""
     _, batch, heads, tokens = rows.shape
     parts, width = len(query.tensor) // batch, tile_side(query.tensor.shape[-1])
-    block_m, block_n, warps, stages = _TILES[kernel][parts][max(64, width)]
+    block_m, block_n, warps, stages, held = _TILES[kernel][parts][max(64, width)]
     settings = {"BLOCK_M": block_m, "BLOCK_N": block_n, "num_warps": warps, "num_stages": stages}
-    settings |= {"BLOCK_D": width, "PARTS": parts}
-    return (triton.cdiv(tokens, settings[over]) * batch * heads,), settings
+    settings |= {"BLOCK_D": width, "PARTS": parts, "HELD": held}
+    return (-(-tokens // settings[over]) * batch * heads,), settings
 
 
-def _described(settings: dict, side: str, *tensors: Tensor) -> list:
-    return [descriptor(tensor, settings[side], settings["BLOCK_D"]) for tensor in tensors]
+def _descriptors() -> Callable[..., list]:
+    """Makes descriptors of tensors for one call of an operator, once for every tensor and number of rows."""
+    made = {}
+
+    def described(settings: dict, side: str, *tensors: Tensor) -> list:
+        rows = settings[side]
+        for tensor in tensors:
+            if (id(tensor), rows) not in made:
+                made[id(tensor), rows] = descriptor(tensor, rows, settings["BLOCK_D"])
+        return [made[id(tensor), rows] for tensor in tensors]
+
+    return described
 
 
 def _potentials(query: Tensor, iterations: int) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,7 @@ except ImportError:  # macOS and Windows have no Triton; `sinkhorn.why_not` says
 
 if triton is not None:
     from workbench_kernels.sinkhorn_stream import FACTOR_LIMIT, LIFT
-    from workbench_kernels.sinkhorn_tiles import add_product, tile, times_transposed, unit, units, weights_of
+    from workbench_kernels.sinkhorn_tiles import add_product, tile, times_transposed, unit, weights_of
 
     @triton.jit
     def fused_forward_kernel(
@@ -28,7 +28,8 @@ if triton is not None:
         at = matrix * tokens + place
         q0, q1 = tile(query, batches, batch, head, 0, BLOCK, BLOCK_D, PARTS)
         k0, k1 = tile(key, batches, batch, head, 0, BLOCK, BLOCK_D, PARTS)
-        scores = times_transposed(q0, q1, k0, k1, PARTS) * (scale * units(query_unit, key_unit, matrix, PARTS))
+        scale *= unit(query_unit, matrix, tokens, 0, PARTS) * unit(key_unit, matrix, tokens, 0, PARTS)
+        scores = times_transposed(q0, q1, k0, k1, PARTS) * scale
         scores = tl.where(inside[None, :], scores, -float("inf"))
         maximum = tl.max(scores, 1)
         own_u = -maximum - tl.log2(tl.sum(tl.exp2(scores - maximum[:, None]), 1))
@@ -57,9 +58,11 @@ if triton is not None:
         else:
             map = weights_of(scores + own_u[:, None], 0.0, k0)
         v0, v1 = tile(value, batches, batch, head, 0, BLOCK, BLOCK_D, PARTS)
+        counts = tl.exp2(-LIFT) * unit(value_unit, matrix, tokens, 0, PARTS)
         accumulator = tl.zeros([BLOCK, BLOCK_D], tl.float32)
-        accumulator = add_product(accumulator, map * tl.exp2(LIFT), v0, v1, PARTS)
-        accumulator *= tl.exp2(-LIFT) * unit(value_unit, matrix, PARTS)
+        accumulator = add_product(accumulator, map * tl.exp2(LIFT), v0, v1, counts, PARTS)
+        if PARTS == 1:
+            accumulator *= counts
         output.store([batch, head, 0, 0], accumulator.to(output.dtype).reshape(1, 1, BLOCK, BLOCK_D))
 
     @triton.jit
@@ -78,20 +81,23 @@ if triton is not None:
         final_v = tl.load(v + (pairs - 1) * stride + at, mask=inside & (pairs > 0), other=0.0)
         q0, q1 = tile(query, batches, batch, head, 0, BLOCK, BLOCK_D, PARTS)
         k0, k1 = tile(key, batches, batch, head, 0, BLOCK, BLOCK_D, PARTS)
-        scores = times_transposed(q0, q1, k0, k1, PARTS)
-        scores *= scale * 1.4426950408889634 * units(query_unit, key_unit, matrix, PARTS)
+        counts_query = unit(query_unit, matrix, tokens, 0, PARTS)
+        counts_key = unit(key_unit, matrix, tokens, 0, PARTS)
+        scores = times_transposed(q0, q1, k0, k1, PARTS) * (scale * 1.4426950408889634 * counts_query * counts_key)
         scores += tl.where(inside, final_v, -float("inf"))[None, :]
         map = weights_of(scores + final_u[:, None], 0.0, k0)
 
         g0, g1 = tile(grad, batches, batch, head, 0, BLOCK, BLOCK_D, PARTS)
         total = tl.zeros([BLOCK, BLOCK_D], tl.float32)
-        total = add_product(total, tl.trans(map) * tl.exp2(LIFT), g0, g1, PARTS)
-        total *= tl.exp2(-LIFT) * unit(grad_unit, matrix, PARTS)
+        counts_grad = unit(grad_unit, matrix, tokens, 0, PARTS)
+        total = add_product(total, tl.trans(map) * tl.exp2(LIFT), g0, g1, counts_grad * tl.exp2(-LIFT), PARTS)
+        if PARTS == 1:
+            total *= tl.exp2(-LIFT)
         grad_value.store([batch, head, 0, 0], total.to(grad_value.dtype).reshape(1, 1, BLOCK, BLOCK_D))
         v0, v1 = tile(value, batches, batch, head, 0, BLOCK, BLOCK_D, PARTS)
         grad_map = times_transposed(g0, g1, v0, v1, PARTS)
         if PARTS == 2:
-            grad_map *= units(grad_unit, value_unit, matrix, PARTS)
+            grad_map *= counts_grad * unit(value_unit, matrix, tokens, 0, PARTS)
 
         grad_u = tl.sum(map * grad_map, 1)
         grad_v = tl.sum(map * grad_map, 0)
@@ -115,9 +121,8 @@ if triton is not None:
             grad_u = tl.zeros([BLOCK], tl.float32)
         grad_scores = map * grad_map * scale
         total = tl.zeros([BLOCK, BLOCK_D], tl.float32)
-        total = add_product(total, grad_scores, k0, k1, PARTS, ANY_SIZE=True) * unit(key_unit, matrix, PARTS)
+        total = add_product(total, grad_scores, k0, k1, counts_key, PARTS, ANY_SIZE=True)
         grad_query.store([batch, head, 0, 0], total.to(grad_query.dtype).reshape(1, 1, BLOCK, BLOCK_D))
         total = tl.zeros([BLOCK, BLOCK_D], tl.float32)
-        total = add_product(total, tl.trans(grad_scores), q0, q1, PARTS, ANY_SIZE=True)
-        total *= unit(query_unit, matrix, PARTS)
+        total = add_product(total, tl.trans(grad_scores), q0, q1, counts_query, PARTS, ANY_SIZE=True)
         grad_key.store([batch, head, 0, 0], total.to(grad_key.dtype).reshape(1, 1, BLOCK, BLOCK_D))

@@ -6,8 +6,9 @@ float16 twice as fast as tf32, and no tile has to be split inside a loop.
 
 Two parts suffice: each keeps 11 bits, so together they miss a number by at most 2^-23 of it (float32: 2^-24), and the
 product that is left out, small times small, is below 2^-22 of large times large. Only float16's range is narrow. So
-every head is multiplied by the power of two that brings its largest entry to between 2^13 and 2^14, which no part of it
-overflows, and what is rounded off as subnormal is below 2^-38 of that entry.
+every group of 128 tokens of a head is multiplied by the power of two that brings its largest entry to between 2^13 and
+2^14, which no part of it overflows, and what is rounded off as subnormal is below 2^-38 of that entry. A tile never
+reaches into a second group.
 """
 
 from typing import NamedTuple
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor
 
 from workbench_kernels.heads import for_descriptor
+from workbench_kernels.tiles import next_power_of_2
 
 try:
     import triton
@@ -24,11 +26,16 @@ except ImportError:  # `sinkhorn.why_not` says so
     triton = None
 
 
+# Tokens that share a unit. Tiles start at multiples of their length, which divides this.
+GROUP = 128
+
+
 class Parts(NamedTuple):
     """Heads (batch, heads, tokens, width) as the kernels read them: ``tensor * unit``, summed over the parts.
 
     tensor: (parts * batch, heads, tokens, width'), the large parts of all batches before the small ones; readable by
-    the copy engine. unit: (batch * heads,) powers of two, float32; None with one part, where it would be 1.
+    the copy engine. unit: (batch * heads, groups of tokens) powers of two, float32; None with one part, where it would
+    be 1.
     """
 
     tensor: Tensor
@@ -41,38 +48,24 @@ def split(*tensors: Tensor) -> list[Parts]:
     if tensors[0].dtype != torch.float32:
         return [Parts(for_descriptor(tensor), None) for tensor in tensors]
     batch, heads, tokens, width = tensors[0].shape
-    device = tensors[0].device
     padded = -(-width // 8) * 8
-    columns = triton.next_power_of_2(padded)
-    rows = max(1, 2048 // columns)
-    grid, settings = (triton.cdiv(tokens, rows), batch * heads), {"ROWS": rows, "COLUMNS": columns}
-    largest = torch.zeros(len(tensors), batch * heads, dtype=torch.int32, device=device)
-    units = torch.empty(len(tensors), batch * heads, dtype=torch.float32, device=device)
-    results = []
-    for tensor, bits, unit in zip(tensors, largest, units, strict=True):
-        parts = torch.empty(2 * batch, heads, tokens, padded, dtype=torch.float16, device=device)
-        numbers = (tokens, heads, width, *tensor.stride())
-        _largest_kernel[grid](tensor, bits, *numbers, **settings)
-        _split_kernel[grid](tensor, bits, parts, unit, *numbers, padded, batch * heads, **settings)
-        results.append(Parts(parts, unit))
-    return results
+    groups = -(-tokens // GROUP)
+    parts = tensors[0].new_empty((len(tensors), 2 * batch, heads, tokens, padded), dtype=torch.float16)
+    units = tensors[0].new_empty((len(tensors), batch * heads, groups))
+    rows, columns = min(GROUP, next_power_of_2(tokens)), next_power_of_2(padded)
+    _split_kernel[(groups * batch * heads, len(tensors))](
+        tensors,
+        tuple(tensor.stride() for tensor in tensors),
+        *(parts, units, tokens, heads, width, padded, batch * heads),
+        ROWS=rows,
+        COLUMNS=columns,
+        num_warps=min(16, max(1, rows * columns // 1024)),
+    )
+    return [Parts(*pair) for pair in zip(parts, units, strict=True)]
 
 
 if triton is not None:
-
-    @triton.jit
-    def _rows(
-        tensor, tokens, heads, width, stride_batch, stride_head, stride_row, stride_column,
-        ROWS: tl.constexpr, COLUMNS: tl.constexpr,
-    ):  # fmt: skip
-        """Some rows of a matrix, which rows and columns those are, and which matrix."""
-        matrix = tl.program_id(1).to(tl.int64)
-        row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)[:, None]
-        column = tl.arange(0, COLUMNS)[None, :]
-        start = tensor + (matrix // heads) * stride_batch + (matrix % heads) * stride_head
-        inside = (row < tokens) & (column < width)
-        numbers = tl.load(start + row.to(tl.int64) * stride_row + column * stride_column, mask=inside, other=0.0)
-        return numbers, row, column, matrix
+    GROUP_OF_TOKENS = tl.constexpr(GROUP)
 
     @triton.jit
     def _magnitude(numbers):
@@ -86,36 +79,33 @@ if triton is not None:
         return ((127 + power) << 23).to(tl.float32, bitcast=True), ((127 - power) << 23).to(tl.float32, bitcast=True)
 
     @triton.jit
-    def _largest_kernel(
-        tensor, largest, tokens, heads, width, stride_batch, stride_head, stride_row, stride_column,
-        ROWS: tl.constexpr, COLUMNS: tl.constexpr,
-    ):  # fmt: skip
-        """The magnitude of the largest finite entry of each matrix. A maximum is the same in any order."""
-        numbers, _, _, matrix = _rows(
-            tensor, tokens, heads, width, stride_batch, stride_head, stride_row, stride_column, ROWS, COLUMNS
-        )
-        magnitude = _magnitude(numbers)
-        magnitude = tl.where(magnitude < 0x7F800000, magnitude, 0)
-        tl.atomic_max(largest + matrix, tl.max(tl.max(magnitude, 1), 0))
-
-    @triton.jit
     def _split_kernel(
-        tensor, largest, parts, unit, tokens, heads, width, stride_batch, stride_head, stride_row, stride_column,
-        padded, matrices,
+        tensors, strides, parts, units, tokens, heads, width, padded, matrices,
         ROWS: tl.constexpr, COLUMNS: tl.constexpr,
     ):  # fmt: skip
-        numbers, row, column, matrix = _rows(
-            tensor, tokens, heads, width, stride_batch, stride_head, stride_row, stride_column, ROWS, COLUMNS
-        )
-        lift, own_unit = _powers_of_two(tl.load(largest + matrix), 13)
-        if tl.program_id(0) == 0:
-            tl.store(unit + matrix, own_unit)
-        numbers *= lift
-        large = numbers.to(tl.float16)
-        stored = (row < tokens) & (column < padded)
-        tl.store(parts + (matrix * tokens + row) * padded + column, large, mask=stored)
-        small = (numbers - large.to(tl.float32)).to(tl.float16)
-        tl.store(parts + ((matrices + matrix) * tokens + row) * padded + column, small, mask=stored)
+        """A program for every group of every tensor, so that one launch serves all tensors of a call."""
+        for which in tl.static_range(len(tensors)):
+            if tl.program_id(1) == which:
+                stride_batch, stride_head, stride_row, stride_column = strides[which]
+                groups = tl.cdiv(tokens, ROWS)
+                group = tl.program_id(0) % groups
+                matrix = (tl.program_id(0) // groups).to(tl.int64)
+                row = group * ROWS + tl.arange(0, ROWS)[:, None]
+                column = tl.arange(0, COLUMNS)[None, :]
+                start = tensors[which] + (matrix // heads) * stride_batch + (matrix % heads) * stride_head
+                at = start + row.to(tl.int64) * stride_row + column * stride_column
+                numbers = tl.load(at, mask=(row < tokens) & (column < width), other=0.0)
+                magnitude = _magnitude(numbers)
+                magnitude = tl.where(magnitude < 0x7F800000, magnitude, 0)  # the largest finite one counts
+                lift, unit = _powers_of_two(tl.max(tl.max(magnitude, 1), 0), 13)
+                tl.store(units + (which * matrices + matrix) * groups + group, unit)
+                numbers *= lift
+                large = numbers.to(tl.float16)
+                small = (numbers - large.to(tl.float32)).to(tl.float16)
+                stored = (row < tokens) & (column < padded)
+                out = parts + ((which * 2 * matrices + matrix) * tokens + row) * padded + column
+                tl.store(out, large, mask=stored)
+                tl.store(out + matrices.to(tl.int64) * tokens * padded, small, mask=stored)
 
     @triton.jit
     def place(tokens, heads, BLOCK: tl.constexpr):
@@ -134,17 +124,27 @@ if triton is not None:
         return large, small
 
     @triton.jit
-    def unit(units, matrix, PARTS: tl.constexpr):
-        """What 1 stands for in the parts of this matrix."""
-        own = 1.0
-        if PARTS == 2:
-            own = tl.load(units + matrix)
-        return own
+    def own_tile(
+        tensor, batches, batch, head, start, tokens,
+        ROWS: tl.constexpr, COLUMNS: tl.constexpr, PARTS: tl.constexpr, HELD: tl.constexpr,
+    ):  # fmt: skip
+        """A tile that a program multiplies with every other one. HELD: it stays in registers. Hopper reads the left
+        operand of a product from there as well as from shared memory, which gives 128 bytes a clock and with tiles of
+        64 keys would have to give 133. What went through a ``where`` is in registers (the zeros change nothing)."""
+        large, small = tile(tensor, batches, batch, head, start, ROWS, COLUMNS, PARTS)
+        if HELD:
+            inside = (start + tl.arange(0, ROWS) < tokens)[:, None]
+            large = tl.where(inside, large, 0.0)
+            small = tl.where(inside, small, 0.0)
+        return large, small
 
     @triton.jit
-    def units(one, other, matrix, PARTS: tl.constexpr):
-        """What 1 stands for in a product of two such matrices."""
-        return unit(one, matrix, PARTS) * unit(other, matrix, PARTS)
+    def unit(units, matrix, tokens, start, PARTS: tl.constexpr):
+        """What 1 stands for in the parts of the tile of this matrix that starts there."""
+        own = 1.0
+        if PARTS == 2:
+            own = tl.load(units + matrix * tl.cdiv(tokens, GROUP_OF_TOKENS) + start // GROUP_OF_TOKENS)
+        return own
 
     @triton.jit
     def times_transposed(a0, a1, b0, b1, PARTS: tl.constexpr):
@@ -158,6 +158,12 @@ if triton is not None:
         return product
 
     @triton.jit
+    def row_sums(numbers, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+        """Eight partial sums a row. A thread holds columns that are equal modulo 8 of what a product leaves, or next to
+        them: so these are sums of its own numbers, and threads need not exchange theirs before the last tile."""
+        return tl.sum(tl.reshape(numbers, [ROWS, COLUMNS // 8, 8]), 1)
+
+    @triton.jit
     def weights_of(exponents, MOST: tl.constexpr, like):
         """exp2 of exponents that are at most MOST, but for rounding: scores of 1e6 and more are rounded so coarsely
         that a weight would be too large for float16, if that is what ``like`` is made of. NaN stays NaN."""
@@ -166,8 +172,9 @@ if triton is not None:
         return tl.exp2(exponents)
 
     @triton.jit
-    def add_product(total, weights, b0, b1, PARTS: tl.constexpr, ANY_SIZE: tl.constexpr = False):
-        """total + weights b with float32 weights, which are rounded or split as b is; in units of b.
+    def add_product(total, weights, b0, b1, unit, PARTS: tl.constexpr, ANY_SIZE: tl.constexpr = False):
+        """total + weights b with float32 weights, which are rounded or split as b is. ``unit`` is what a product of the
+        parts counts for; with one part it is 1.
 
         The weights are below 2^16, and what is below 2^-25 is lost; with ANY_SIZE, and in two parts, each row of the
         tile is brought to that range by a power of two of its own.
@@ -179,16 +186,15 @@ if triton is not None:
             total = tl.dot(weights.to(b0.dtype), b0, total)
         else:
             if ANY_SIZE:
-                lift, unit = _powers_of_two(tl.max(_magnitude(weights), 1), 14)
+                lift, lowered = _powers_of_two(tl.max(_magnitude(weights), 1), 14)
                 weights *= lift[:, None]
+                unit *= lowered[:, None]
             w0 = weights.to(b0.dtype)
             w1 = (weights - w0.to(tl.float32)).to(b0.dtype)
             product = tl.dot(w1, b0)
             product = tl.dot(w0, b1, product)
             product = tl.dot(w0, b0, product)
-            if ANY_SIZE:
-                product *= unit[:, None]
-            total += product
+            total += product * unit
         return total
 
     @triton.jit

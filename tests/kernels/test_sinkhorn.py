@@ -137,6 +137,16 @@ def test_one_token_outweighs_the_others(which, path):
             assert_close(got[:, :, tokens], expected[:, :, tokens], tolerance=FLOAT32, name=name)
 
 
+@pytest.mark.parametrize("iterations", [1, 3, 4])
+@pytest.mark.parametrize("which", [0, 1, 2, 3], ids=["query", "key", "value", "grad"])
+def test_groups_of_tokens_of_other_sizes(which, iterations):
+    """Every 128 tokens have a unit of their own when float32 is split; a product mixes two of them."""
+    inputs = tensors(tokens=260, heads=2, head_dim=16)
+    inputs[which][:, 0, 128:] *= 0.1
+    inputs[which][:, 0, 256:] *= 40
+    check(inputs, iterations, 0.25)
+
+
 def test_zeros_everywhere(path):
     query, key, value, upstream = (torch.zeros_like(tensor) for tensor in tensors(tokens=19))
     for result in gradients(
@@ -195,7 +205,8 @@ def test_a_negative_scale(path):
 def stood_for(parts):
     """The float64 tensor that two parts stand for."""
     total = parts.tensor.double().unflatten(0, (2, -1)).sum(0)
-    return total * parts.unit.double().view(*total.shape[:2], 1, 1)
+    unit = parts.unit.double().view(*total.shape[:2], -1).repeat_interleave(128, -1)
+    return total * unit[..., : total.shape[2], None]
 
 
 @pytest.mark.parametrize("size", [1e-42, 1e-30, 1.0, 1e30, 3e38])
@@ -209,6 +220,16 @@ def test_float32_is_split_into_two_parts(size):
     allowed = 2**-23 * numbers.double().abs() + 2**-38 * numbers.double().abs().amax((2, 3), keepdim=True) + 2**-150
     assert ((total[..., :5] - numbers.double()).abs() <= allowed).all()
     assert (total[..., 5:] == 0).all() and (stood_for(zeros) == 0).all()
+
+
+def test_each_group_of_tokens_is_split_by_its_own_largest_entry():
+    numbers = torch.randn(2, 2, 300, 8, device=DEVICE)
+    numbers[:, 1, 128:256] *= 1e-20
+    numbers[:, 1, 256:] *= 1e20
+    error = (stood_for(split(numbers)[0]) - numbers.double()).abs()
+    for tokens in (slice(0, 128), slice(128, 256), slice(256, 300)):
+        largest = numbers[:, :, tokens].double().abs().amax((2, 3), keepdim=True)
+        assert (error[:, :, tokens] <= 2**-23 * largest).all()
 
 
 def test_what_is_not_finite_is_seen_after_the_split():
