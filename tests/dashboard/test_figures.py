@@ -1,6 +1,7 @@
 """Figures in documents of their own: what is sent, to whom, and what happens when it is lost."""
 
 import json
+import queue
 
 import numpy as np
 import pytest
@@ -112,6 +113,20 @@ def test_what_was_lost_on_the_way_is_sent_whole(sent):
     figure.change(plots.update_attention_map, maps(8), names(), names())
     page.take(sent[-1])
     np.testing.assert_array_equal(page.data("matrix")["image"][0], maps(8))
+
+
+def test_what_is_made_beside_the_loop_is_shown_there_unless_something_else_was_asked_for_meanwhile():
+    waiting = queue.Queue()
+    figure, again = Figure(), Figure()
+    figure.draw_later(waiting.put, plots.attention_map, maps(11), names(), names())
+    figure.draw_later(waiting.put, plots.attention_map, maps(12), names(), names())
+    assert not figure.drawn
+    waiting.get(timeout=20)()
+    assert not figure.drawn
+    waiting.get(timeout=20)()
+    np.testing.assert_array_equal(figure.object.select_one("matrix").data_source.data["image"][0], maps(12))
+    again.draw_later(waiting.put, plots.attention_map, maps(11), names(), names())
+    assert again.drawn and waiting.empty()
 
 
 def test_a_pick_is_handed_on_and_nonsense_is_not():

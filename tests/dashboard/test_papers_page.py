@@ -168,7 +168,7 @@ def test_sampling_runs_are_a_table_with_their_machine():
 def test_recorded_rows_are_drawn_dashed_with_their_machine(page):
     slug = next(slug for slug in catalog.slugs() if papers_page.recorded(slug) is not None)
     page.open({"slug": slug})
-    finished(page)
+    page.visitor.until(lambda: page.look.curves.drawn)
     assert page.look.curves.object.renderers
     groups = PapersState.groups_of(slug)
     page.act("group", groups[-1])

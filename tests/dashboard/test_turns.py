@@ -1,4 +1,4 @@
-"""Drawings take turns, clicks go between them; and garbage is looked for in short pieces."""
+"""Drawings take turns, clicks go between them; and garbage is looked for seldom."""
 
 import gc
 import weakref
@@ -106,45 +106,36 @@ class Ring:
 
 @pytest.fixture
 def kept():
+    before = gc.get_threshold()
     garbage.keep()
     yield
-    gc.callbacks.remove(garbage._after)
+    gc.set_threshold(*before)
     gc.unfreeze()
 
 
-def test_a_collection_passes_over_what_an_earlier_one_left_and_tidying_does_not(kept):
-    ring = Ring()
-    old = weakref.ref(ring)
-    gc.collect()
-    del ring
-    young = weakref.ref(Ring())
-    assert young() is not None
-    gc.collect()
-    assert young() is None and old() is not None
-    garbage.tidy()
-    assert old() is None
+def test_what_the_server_holds_is_passed_over_and_nothing_is_looked_at_unasked(kept):
+    assert gc.get_freeze_count() > 1000 and gc.get_threshold()[2] == garbage.NEVER
+    old = weakref.ref(Ring())
+    gc.collect(1)
+    assert old() is None  # young garbage is found all the time
 
 
-def test_it_is_tidied_some_time_after_visitors_left(monkeypatch):
-    now, tidied = [1000.0], []
+def test_a_full_collection_is_made_when_memory_grew_or_the_last_was_long_ago(monkeypatch):
+    now, held, made = [1000.0], [2**30], []
     monkeypatch.setattr(garbage.time, "monotonic", lambda: now[0])
-    monkeypatch.setattr(garbage, "tidy", lambda: tidied.append(now[0]))
+    monkeypatch.setattr(garbage, "held", lambda: held[0])
+    monkeypatch.setattr(garbage.gc, "collect", lambda: made.append(now[0]))
     keeper = garbage.Keeper()
+    held[0] += garbage.GROWN + 1
+    now[0] += garbage.AT_MOST_EVERY_S - 1
     keeper.look()
-    now[0] += garbage.AFTER_S + 1
-    keeper.look()
-    assert tidied == []
-    keeper.left()
-    now[0] += garbage.AFTER_S - 1
-    keeper.look()
-    keeper.left()  # another one: together
-    now[0] += garbage.AFTER_S - 1
-    keeper.look()
-    assert tidied == []
+    assert made == []  # not again so soon
     now[0] += 2
     keeper.look()
+    assert made == [now[0]]
+    now[0] += garbage.AT_LEAST_EVERY_S - 1
     keeper.look()
-    assert tidied == [now[0]]
-    now[0] += garbage.AT_LEAST_EVERY_S + 1
+    assert len(made) == 1
+    now[0] += 2
     keeper.look()
-    assert len(tidied) == 2
+    assert len(made) == 2

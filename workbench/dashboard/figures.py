@@ -11,7 +11,8 @@ from __future__ import annotations
 import hashlib
 import json
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,11 @@ from bokeh.core.serialization import Serializer
 from bokeh.document import Document
 from bokeh.plotting import figure as Plot
 
-from workbench.dashboard.jobs import Cache
+from workbench.dashboard.jobs import Cache, give_way
 
 STATIC = Path(__file__).parent / "static"
 drawings = Cache(64 * 2**20)  # texts of figures
+_painter = ThreadPoolExecutor(1, thread_name_prefix="workbench-painter", initializer=give_way)
 
 
 class Figure(pn.custom.JSComponent):
@@ -44,6 +46,7 @@ class Figure(pn.custom.JSComponent):
         self._on_pick = on_pick
         self._count = 0
         self._document: Document | None = None
+        self._wanted: Hashable = None
 
     @property
     def drawn(self) -> bool:
@@ -60,16 +63,32 @@ class Figure(pn.custom.JSComponent):
 
     def draw(self, make: Callable[..., Plot], *arguments: Any, **options: Any) -> None:
         """Show ``make(*arguments, **options)``; made once for equal arguments, so it must depend on nothing else."""
-        key = (make.__module__, make.__qualname__, _digest((arguments, options)))
+        self._wanted = key = _key(make, arguments, options)
         text, self._document = drawings.get(key), None
         if text is None:
-            self._document = Document()
-            self._document.add_root(make(*arguments, **options))
-            self._document.models.flush_synced()
-            text = _written(self._document)
-            drawings.put(key, text, len(text))
+            text, self._document = _made(key, make, arguments, options)
         self._count += 1
         self.drawing = {"count": self._count, "text": text}
+
+    def draw_later(
+        self, schedule: Callable[[Callable[[], None]], None], make: Callable[..., Plot], *arguments: Any, **options: Any
+    ) -> None:
+        """As ``draw``; but what nobody has seen yet is made beside the event loop, and shown with ``schedule``, unless
+        another figure was asked for meanwhile."""
+        self._wanted = key = _key(make, arguments, options)
+
+        def show() -> None:
+            if self._wanted == key:
+                self.draw(make, *arguments, **options)
+
+        def paint() -> None:
+            _made(key, make, arguments, options)
+            schedule(show)
+
+        if drawings.get(key) is None:
+            _painter.submit(paint)
+        else:
+            show()
 
     def change(self, how: Callable[..., Any], *arguments: Any, **options: Any) -> None:
         """Call ``how(figure, *arguments, **options)``, and show what it changed."""
@@ -109,8 +128,18 @@ class Figure(pn.custom.JSComponent):
             self._send_whole()
 
 
-def _digest(given: Any) -> bytes:
-    return hashlib.blake2b(pickle.dumps(given, pickle.HIGHEST_PROTOCOL)).digest()
+def _key(make: Callable[..., Plot], arguments: tuple, options: dict[str, Any]) -> Hashable:
+    given = pickle.dumps((arguments, options), pickle.HIGHEST_PROTOCOL)
+    return (make.__module__, make.__qualname__, hashlib.blake2b(given).digest())
+
+
+def _made(key: Hashable, make: Callable[..., Plot], arguments: tuple, options: dict[str, Any]) -> tuple[str, Document]:
+    document = Document()
+    document.add_root(make(*arguments, **options))
+    document.models.flush_synced()
+    text = _written(document)
+    drawings.put(key, text, len(text))
+    return text, document
 
 
 def _written(document: Document) -> str:

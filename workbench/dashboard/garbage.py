@@ -1,9 +1,9 @@
 """When Python looks for garbage, in a server that must answer meanwhile.
 
-Python's collector stops every thread, and looks at everything that lives: with fifty visitors for half a second and
-more, again and again. Here what a full collection left alone is passed over by the next ones, which are short
-therefore. What of it becomes garbage later is found by ``tidy``, which looks at everything: after visitors have left,
-and now and then.
+Python's collector stops every thread while it looks. Young objects are looked through in a moment. A full collection
+looks at everything that lives: half a second and more when fifty visitors are there, and Python makes one whenever
+enough was made. Here what every server holds is passed over, and full collections are made when they are worth it.
+(When a visitor has left, Panel makes one.)
 """
 
 from __future__ import annotations
@@ -11,41 +11,36 @@ from __future__ import annotations
 import gc
 import time
 
-AFTER_S = 20.0  # after the last visitor left
-AT_LEAST_EVERY_S = 900.0
+import psutil
 
-
-class Keeper:
-    """Knows when it is time to tidy up. ``look`` is to be called now and then."""
-
-    def __init__(self) -> None:
-        self._tidied = time.monotonic()
-        self._left: float | None = None
-
-    def left(self) -> None:
-        """A visitor left: what was his is garbage soon."""
-        self._left = time.monotonic()
-
-    def look(self) -> None:
-        now = time.monotonic()
-        if now - self._tidied > AT_LEAST_EVERY_S or (self._left is not None and now - self._left > AFTER_S):
-            self._left = None
-            tidy()
-            self._tidied = time.monotonic()
+GROWN = 512 * 2**20  # bytes of memory since the last full collection
+AT_MOST_EVERY_S = 60.0
+AT_LEAST_EVERY_S = 300.0
+NEVER = 2**30
 
 
 def keep() -> None:
-    """From now on full collections are short."""
-    gc.callbacks.append(_after)
-    tidy()
-
-
-def tidy() -> None:
-    """Look at everything, once."""
-    gc.unfreeze()
+    """What lives now stays. From now on full collections are made by a ``Keeper`` only."""
     gc.collect()
+    gc.freeze()
+    young, middle, _ = gc.get_threshold()
+    gc.set_threshold(young, middle, NEVER)
 
 
-def _after(phase: str, info: dict[str, int]) -> None:
-    if phase == "stop" and info["generation"] == 2:
-        gc.freeze()
+class Keeper:
+    """Makes full collections. ``look`` is to be called every few seconds."""
+
+    def __init__(self) -> None:
+        self._then, self._held = time.monotonic(), held()
+
+    def look(self) -> None:
+        """A full collection, if much was taken since the last one or that was long ago."""
+        since = time.monotonic() - self._then
+        if since > AT_LEAST_EVERY_S or (since > AT_MOST_EVERY_S and held() - self._held > GROWN):
+            gc.collect()
+            self._then, self._held = time.monotonic(), held()
+
+
+def held() -> int:
+    """Bytes of memory that this process has."""
+    return psutil.Process().memory_info().rss

@@ -132,7 +132,7 @@ class Worker:
     # --- the thread ---
 
     def _work(self) -> None:
-        _give_way()
+        give_way()
         while True:
             with self._changed:
                 while (job := self._next()) is None:
@@ -333,7 +333,7 @@ def sentence(error: BaseException) -> str:
     )
 
 
-def _give_way() -> None:
+def give_way() -> None:
     """Let the event loop go first where both want a core: clicks take a moment, and jobs have time.
 
     The threads that PyTorch starts for this one inherit it; they spin while they wait, and would fill every core.

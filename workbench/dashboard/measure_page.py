@@ -302,11 +302,8 @@ class MeasurePage(Page):
             if self.shown.get(y) == shown:
                 continue
             self.shown[y] = shown
-            if self.lines_of.get(y) == lines:
-                self._redraw(y)
-            else:
-                # A new figure of many lines takes a fifth of a second: each in a turn of its own, clicks between them.
-                self.desk.schedule(functools.partial(self._redraw, y))
+            # A figure of many lines takes a fifth of a second: each in a turn of its own, clicks between them.
+            self.desk.schedule(functools.partial(self._redraw, y))
         self.limit.visible = self.ceilings is not None and bool(self.rows)
         if last and self.limit.visible:
             self.roof.draw(_roof, measure.frame(self.rows), self.ceilings, lines[1])

@@ -223,9 +223,7 @@ class PapersPage(Page):
             rows = recorded(self.state.slug)
             chosen = rows[(rows["group"] == self.state.group) & (rows["direction"] == self.state.direction)]
             chosen.attrs = rows.attrs  # the figure says which machine it was
-            # A figure takes a while: in a turn of its own, clicks before it.
-            fields, figure = self.state.recorded_fields(), self.state.figure
-            self.desk.schedule(lambda: self.look.recorded(fields, chosen, figure))
+            self.look.recorded(self.state.recorded_fields(), chosen, self.state.figure, self.desk.schedule)
         if self.state.request != self.asked:
             self.asked = self.state.request
             self.say("")

@@ -83,10 +83,12 @@ class PapersView:
         else:
             self.drawing.change(_other_figure, found)
 
-    def recorded(self, fields: Iterable[Field], rows: pd.DataFrame, column: str) -> None:
-        """The recorded curves of one group and direction."""
+    def recorded(
+        self, fields: Iterable[Field], rows: pd.DataFrame, column: str, schedule: Callable[[Callable[[], None]], None]
+    ) -> None:
+        """The recorded curves of one group and direction: many lines, and a while until they are drawn."""
         self.choice.show(fields)
-        self.curves.draw(_curves, rows, column)
+        self.curves.draw_later(schedule, _curves, rows, column)
 
 
 def _curves(rows: pd.DataFrame, column: str) -> Plot:

@@ -6,12 +6,16 @@ that is on the screen. A page to come is one line in ``PAGES`` and one module wi
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import html
 import importlib
 import logging
 import os
+import pkgutil
 import threading
+from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +42,12 @@ log = logging.getLogger(__name__)
 
 
 GIVE_WAY_S = 0.5  # so long a job waits for clicks at most before each of its steps
-TIDY_S = 5.0  # so often it is asked whether it is time to tidy up
+START_S = 60.0  # so long it waits at most for the kernels
+LOOK_S = 5.0  # so often it is asked whether it is time to look for garbage
 _loops: list[IOLoop] = []  # the event loop of this server, once somebody came
+# PyTorch must not be asked for a kernel while another thread makes kernels known to it: not set while ``warm`` does.
+kernels_here = threading.Event()
+kernels_here.set()
 
 
 @functools.cache
@@ -53,6 +61,7 @@ def clicks_first() -> None:
 
     Python runs one thread at a time. A job that went on meanwhile would take every second turn from the answers.
     """
+    kernels_here.wait(START_S)
     if _loops:
         gone_round = threading.Event()
         _loops[0].add_callback(gone_round.set)
@@ -68,9 +77,9 @@ def turns() -> Turns:
 
 @functools.cache
 def keeper() -> garbage.Keeper:
-    """Tidies up behind the visitors of this server."""
+    """Looks for garbage, once somebody came."""
     made = garbage.Keeper()
-    PeriodicCallback(made.look, 1000 * TIDY_S).start()
+    PeriodicCallback(made.look, 1000 * LOOK_S).start()
     return made
 
 
@@ -204,7 +213,8 @@ class Shell:
 def open_session() -> None:
     """Build the dashboard for the visitor whose session is being made (``main.py`` calls this)."""
     _loops[:] = [IOLoop.current()]
-    document, in_turn, behind = pn.state.curdoc, turns(), keeper()
+    document, in_turn = pn.state.curdoc, turns()
+    keeper()
     visitor = object()
     mailbox = Mailbox(lambda callback: in_turn.put(visitor, document.add_next_tick_callback, callback))
     shell = Shell(Desk(worker(), mailbox.put), pn.state.location.search or "")
@@ -221,7 +231,6 @@ def open_session() -> None:
             ticking.stop()
         in_turn.forget(visitor)
         shell.close()
-        behind.left()
 
     pn.state.onload(loaded)
     pn.state.on_session_destroyed(close)
@@ -241,20 +250,49 @@ def open_session() -> None:
 
 def warm() -> None:
     """Import the pages, load the pretrained encoder and swap every method in once, so that no visitor waits for it."""
-    for slug in PAGES:
-        importlib.import_module(PAGES[slug][1].split(":")[0])
-    from workbench.dashboard import inspecting, racers, racing
-    from workbench.dashboard.measure_page import MeasureState
-    from workbench.dashboard.train_page import TrainState
+    kernels_here.clear()
+    try:
+        _import_everything()
+        from workbench.dashboard import inspecting, measuring, racers, racing
+        from workbench.dashboard.measure_page import MeasureState
+        from workbench.dashboard.train_page import TrainState
 
-    MeasureState(device()).fields(running=False, refused="")  # asks every implementation whether it can run here
-    for task in filter(lambda task: not racers.task_why_not(task), racers.TASKS):
-        race = TrainState()
-        race.turn_to(task)
-        race.card("a")  # reads the task's data, and asks every mixer whether it can learn it
+        sweep = MeasureState(device())
+        for family in measuring.families():
+            sweep.turn_to(family)
+            sweep.fields(running=False, refused="")  # asks every implementation whether it can run here
+            measuring.estimate(sweep.request, device())  # PyTorch imports a part of itself for it
+        for task in filter(lambda task: not racers.task_why_not(task), racers.TASKS):
+            race = TrainState()
+            race.turn_to(task)
+            race.card("a")  # reads the task's data, and asks every mixer whether it can learn it
+    finally:
+        kernels_here.set()
+    _draw_first_screens()
     desk = Desk(worker(), lambda callback: None)
     desk.run("mixers", racing.try_mixers(device()), lambda value: None, lane="long")
     desk.run("warm", inspecting.warm(device()), lambda value: None, lane="long")
+
+
+def _import_everything() -> None:
+    import workbench_kernels
+
+    for slug in PAGES:
+        importlib.import_module(PAGES[slug][1].split(":")[0])
+    for kernel in pkgutil.iter_modules(workbench_kernels.__path__, "workbench_kernels."):
+        with contextlib.suppress(ImportError):  # without Triton: whoever wants the kernel is told so
+            importlib.import_module(kernel.name)
+
+
+def _draw_first_screens() -> None:
+    """Draw what every page shows at first, and compute it: visitors get the same figures and results."""
+    due: deque[Callable[[], None]] = deque()
+    shell = Shell(Desk(worker(), due.append))
+    for slug in PAGES:
+        shell.go(f"?page={slug}")
+        shell.loaded()
+        while due:
+            due.popleft()()
 
 
 @functools.cache
