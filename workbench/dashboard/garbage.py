@@ -2,13 +2,15 @@
 
 Python's collector stops every thread while it looks. Young objects are looked through in a moment. A full collection
 looks at everything that lives: half a second and more when fifty visitors are there, and Python makes one whenever
-enough was made. Here what every server holds is passed over, and full collections are made when they are worth it.
-(When a visitor has left, Panel makes one.)
+enough was made. Here what every server holds is passed over, and full collections are made when they are worth it. What
+is free then goes back to the system.
 """
 
 from __future__ import annotations
 
+import ctypes
 import gc
+import os
 import time
 
 import psutil
@@ -16,6 +18,7 @@ import psutil
 GROWN = 512 * 2**20  # bytes of memory since the last full collection
 AT_MOST_EVERY_S = 60.0
 AT_LEAST_EVERY_S = 300.0
+LEFT_S = 20.0  # after the last visitor left: those who leave together are one collection
 NEVER = 2**30
 
 
@@ -32,15 +35,30 @@ class Keeper:
 
     def __init__(self) -> None:
         self._then, self._held = time.monotonic(), held()
+        self._left: float | None = None
+
+    def left(self) -> None:
+        """A visitor left: what was his is garbage."""
+        self._left = time.monotonic()
 
     def look(self) -> None:
-        """A full collection, if much was taken since the last one or that was long ago."""
-        since = time.monotonic() - self._then
-        if since > AT_LEAST_EVERY_S or (since > AT_MOST_EVERY_S and held() - self._held > GROWN):
+        """A full collection, if visitors left, much was taken since the last one, or that was long ago."""
+        now = time.monotonic()
+        since = now - self._then
+        left = self._left is not None and now - self._left > LEFT_S
+        if left or since > AT_LEAST_EVERY_S or (since > AT_MOST_EVERY_S and held() - self._held > GROWN):
             gc.collect()
-            self._then, self._held = time.monotonic(), held()
+            give_back()
+            self._then, self._held, self._left = time.monotonic(), held(), None
 
 
 def held() -> int:
     """Bytes of memory that this process has."""
     return psutil.Process().memory_info().rss
+
+
+def give_back() -> None:
+    """Give what is free back to the system, where the C library keeps it otherwise (glibc)."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
+    if trim is not None:
+        trim(0)

@@ -214,7 +214,7 @@ def open_session() -> None:
     """Build the dashboard for the visitor whose session is being made (``main.py`` calls this)."""
     _loops[:] = [IOLoop.current()]
     document, in_turn = pn.state.curdoc, turns()
-    keeper()
+    behind = keeper()
     visitor = object()
     mailbox = Mailbox(lambda callback: in_turn.put(visitor, document.add_next_tick_callback, callback))
     shell = Shell(Desk(worker(), mailbox.put), pn.state.location.search or "")
@@ -231,6 +231,7 @@ def open_session() -> None:
             ticking.stop()
         in_turn.forget(visitor)
         shell.close()
+        behind.left()
 
     pn.state.onload(loaded)
     pn.state.on_session_destroyed(close)
