@@ -1,5 +1,8 @@
 """The page Generate without a browser: walks, pictures, figures, links."""
 
+import gc
+import weakref
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -13,6 +16,7 @@ from workbench.dashboard.generating import OFF, UNCACHED, Going, Judgement, Requ
 from workbench.dashboard.jobs import Cache, Progress, Worker
 from workbench.dashboard.toggles import Configuration
 from workbench.measure import Timing
+from workbench.models import diffusion
 
 REUSE = Configuration({"caching": "feature_reuse"}, {"caching": {"interval": 3}})
 TAYLOR = Configuration({"caching": "taylorseer"}, {"caching": {"interval": 3}})
@@ -152,7 +156,7 @@ def test_an_error_is_one_sentence_and_the_page_goes_on(page, monkeypatch):
         raise RuntimeError("the device is on fire")
 
     with monkeypatch.context() as broken:
-        broken.setattr(generating.diffusion, "sample", fails)
+        broken.setattr(generating.diffusion, "Sampler", fails)
         page.open({"steps": "10", "count": "10"})
         page.visitor.until(lambda: page.told and "on fire" in page.told[-1])
     page.act("page", "seed", 3)
@@ -194,6 +198,30 @@ def test_times_are_said_with_their_spread():
     words = table(request, {}, {}, times, waiting=False)
     assert "×4.00" in words and "n = 3" in words and "2 s" in words and "500 ms" in words
     assert "×0.25, faster" in comparison(request, {}, {}, times, waiting=False)
+
+
+@pytest.mark.parametrize("name", ["none", "feature_reuse", "taylorseer", "confidence_gated_taylor"])
+def test_what_a_walk_held_is_free_when_it_is_over_without_the_collector(name, monkeypatch):
+    made = []
+
+    class Sampler(diffusion.Sampler):
+        def _prepared(self, noise, labels):
+            run = super()._prepared(noise, labels)
+            made.append(weakref.ref(run.stage.images))
+            return run
+
+    monkeypatch.setattr(diffusion, "Sampler", Sampler)
+    gc.disable()
+    try:
+        for number in (SHORT.steps, 3):  # to its end, and given up half way
+            walk = generating._sample(SHORT, Configuration({"caching": name}), "cpu")
+            for _ in range(number):
+                assert next(walk).sample.shape[0] == 10
+            assert made[-1]() is not None
+            walk.close()
+            assert made[-1]() is None
+    finally:
+        gc.enable()
 
 
 def test_a_view_survives_its_link():

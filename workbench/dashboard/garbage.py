@@ -15,7 +15,7 @@ import time
 
 import psutil
 
-GROWN = 512 * 2**20  # bytes of memory since the last full collection
+GROWN = 256 * 2**20  # bytes of memory since the last full collection
 AT_MOST_EVERY_S = 60.0
 AT_LEAST_EVERY_S = 300.0
 LEFT_S = 20.0  # after the last visitor left: those who leave together are one collection
