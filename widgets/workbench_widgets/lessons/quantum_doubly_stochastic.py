@@ -314,13 +314,11 @@ def on_a_gpu(device: str) -> dict[str, float]:
     long = rows(paper.sinkhorn_attention, ["fast"], [4096, 8192], dtype="bfloat16", shape={"heads": 16})
     heads = {"batch": 8, "heads": 16}
     options = {"iterations": 10}
-    fused = rows(paper.sinkhorn_attention, ["fast"], [1024], shape=heads, options=options, replayed=True)
+    names = ["fast", "torch_compile"]
+    fused = rows(paper.sinkhorn_attention, names, [1024], shape=heads, options=options, replayed=True)["median_ms"]
     qr = rows(paper.qr_attention, ["fast", "one_by_one"], [8], shape={"batch": 32, "heads": 8})
-    scores = torch.randn(8, 16, 1024, 1024, device=device)
-    normalise = torch.compile(paper.sinkhorn, dynamic=False)
-    compiled = measure.time_call(lambda: normalise(scores, 10), device, replayed=True)
     return {
         "memory_growth": math.log2(long.loc[("fast", 8192), "peak_bytes"] / long.loc[("fast", 4096), "peak_bytes"]),
-        "fused_speedup": compiled.median_ms / fused.loc[("fast", 1024), "median_ms"],
+        "fused_speedup": fused["torch_compile", 1024] / fused["fast", 1024],
         "batched_qr_speedup": qr.loc[("one_by_one", 8), "median_ms"] / qr.loc[("fast", 8), "median_ms"],
     }
