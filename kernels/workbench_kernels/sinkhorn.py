@@ -274,12 +274,11 @@ def _coefficients(rows: Tensor, columns: Tensor, grad_rows: Tensor, grad_columns
 
 MOST_IN_REGISTERS = 128
 
-# What is chosen for every kernel, number of parts and padded head_dim; LATE only where the kernel knows it.
-_CHOICES = ("BLOCK_M", "BLOCK_N", "num_warps", "num_stages", "HELD", "LATE")
+# (BLOCK_M, BLOCK_N, warps, stages, HELD) by kernel, parts and padded head_dim.
 _TILES = {
     "half_step": {
-        1: {64: (64, 64, 4, 3, False, False), 128: (128, 128, 8, 3, False, False), 256: (128, 64, 8, 2, False, False)},
-        2: {64: (128, 64, 4, 2, False, True), 128: (128, 128, 8, 2, False, False), 256: (128, 64, 8, 1, False, False)},
+        1: {64: (64, 64, 4, 3, False), 128: (128, 128, 8, 3, False), 256: (128, 64, 8, 2, False)},
+        2: {64: (128, 128, 8, 2, False), 128: (128, 128, 8, 2, False), 256: (128, 64, 8, 1, False)},
     },
     "attend": {
         1: {64: (64, 128, 4, 2, False), 128: (128, 128, 8, 3, False), 256: (64, 64, 4, 3, False)},
@@ -290,8 +289,8 @@ _TILES = {
         2: {64: (64, 64, 4, 2, True), 128: (64, 64, 4, 1, False), 256: (32, 64, 8, 2, False)},
     },
     "pass_on": {
-        1: {64: (128, 64, 4, 3, False, False), 128: (128, 128, 8, 3, False, False), 256: (128, 64, 8, 2, False, False)},
-        2: {64: (128, 64, 8, 2, False, False), 128: (128, 128, 8, 2, False, False), 256: (128, 64, 8, 1, False, False)},
+        1: {64: (128, 64, 4, 3, False), 128: (128, 128, 8, 3, False), 256: (128, 64, 8, 2, False)},
+        2: {64: (128, 64, 8, 2, False), 128: (128, 128, 8, 2, False), 256: (128, 64, 8, 1, False)},
     },
     "gather_scores": {
         1: {64: (128, 64, 8, 2, False), 128: (128, 64, 8, 2, False), 256: (64, 32, 8, 2, False)},
@@ -304,8 +303,9 @@ def _stream_launch(kernel: str, query: Parts, rows: Tensor, over: str = "BLOCK_M
     """Grid and settings: a program for every block of tokens of every head."""
     _, batch, heads, tokens = rows.shape
     parts, width = len(query.tensor) // batch, tile_side(query.tensor.shape[-1])
-    settings = dict(zip(_CHOICES, _TILES[kernel][parts][max(64, width)], strict=False))
-    settings |= {"BLOCK_D": width, "PARTS": parts}
+    block_m, block_n, warps, stages, held = _TILES[kernel][parts][max(64, width)]
+    settings = {"BLOCK_M": block_m, "BLOCK_N": block_n, "num_warps": warps, "num_stages": stages}
+    settings |= {"BLOCK_D": width, "PARTS": parts, "HELD": held}
     return (-(-tokens // settings[over]) * batch * heads,), settings
 
 

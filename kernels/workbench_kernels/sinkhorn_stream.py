@@ -39,10 +39,9 @@ if triton is not None:
     def half_step_kernel(
         query, key, query_unit, key_unit, bias, previous, result, scale, tokens, heads, batches,
         BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, PARTS: tl.constexpr, HELD: tl.constexpr,
-        LATE: tl.constexpr, BIASED: tl.constexpr, BOUNDED: tl.constexpr,
+        BIASED: tl.constexpr, BOUNDED: tl.constexpr,
     ):  # fmt: skip
-        """result_i = -log2 sum_j exp2(S_ij + bias_j). BOUNDED: exp2(S_ij + bias_j + previous_i) sums to 1 over i. LATE
-        (if BOUNDED): a tile's exponentials are taken while the next one is on its way and at the tensor cores."""
+        """result_i = -log2 sum_j exp2(S_ij + bias_j). BOUNDED: exp2(S_ij + bias_j + previous_i) sums to 1 over i."""
         start_m, batch, head, matrix = place(tokens, heads, BLOCK_M)
         rows = start_m + tl.arange(0, BLOCK_M)
         base = matrix * tokens
@@ -54,30 +53,22 @@ if triton is not None:
         if BOUNDED:
             shift = tl.load(previous + base + rows, mask=rows < tokens, other=0.0)
         maximum = tl.full([BLOCK_M], -float("inf"), tl.float32)
-        if BOUNDED and LATE:
-            exponents = tl.full([BLOCK_M, BLOCK_N], -float("inf"), tl.float32)
         for start_n in tl.range(0, tokens, BLOCK_N):
             columns = start_n + tl.arange(0, BLOCK_N)
             if BIASED:
                 added = tl.load(bias + base + columns, mask=columns < tokens, other=-float("inf"))
             else:
                 added = tl.where(columns < tokens, 0.0, -float("inf"))
-            if BOUNDED and LATE:
-                sums += row_sums(tl.exp2(exponents), BLOCK_M, BLOCK_N)
             factor = scale * unit(key_unit, matrix, tokens, start_n, PARTS)
             k0, k1 = tile(key, batches, batch, head, start_n, BLOCK_N, BLOCK_D, PARTS)
             scores = times_transposed(q0, q1, k0, k1, PARTS) * factor + added[None, :]
-            if BOUNDED and LATE:
-                exponents = scores + shift[:, None]
-            elif BOUNDED:
+            if BOUNDED:
                 sums += row_sums(tl.exp2(scores + shift[:, None]), BLOCK_M, BLOCK_N)
             else:
                 larger = tl.maximum(maximum, tl.max(scores, 1))
                 total = total * tl.exp2(maximum - larger) + tl.sum(tl.exp2(scores - larger[:, None]), 1)
                 maximum = larger
         if BOUNDED:
-            if LATE:
-                sums += row_sums(tl.exp2(exponents), BLOCK_M, BLOCK_N)
             total = tl.sum(sums, 1)
         else:
             shift = -maximum
@@ -186,10 +177,9 @@ if triton is not None:
     def pass_on_kernel(
         query, key, query_unit, key_unit, shift, bias, grad_bias, first, result, scale, tokens, heads, batches,
         BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, PARTS: tl.constexpr, HELD: tl.constexpr,
-        LATE: tl.constexpr, ADDED: tl.constexpr,
+        ADDED: tl.constexpr,
     ):  # fmt: skip
-        """result_i = first_i (with ADDED) - sum_j W_ij grad_bias_j for W = exp2(S_ij + shift_i + bias_j). LATE as in
-        ``half_step_kernel``."""
+        """result_i = first_i (with ADDED) - sum_j W_ij grad_bias_j for W = exp2(S_ij + shift_i + bias_j)."""
         start_m, batch, head, matrix = place(tokens, heads, BLOCK_M)
         rows = start_m + tl.arange(0, BLOCK_M)
         base = matrix * tokens
@@ -197,25 +187,15 @@ if triton is not None:
         q0, q1 = own_tile(query, batches, batch, head, start_m, tokens, BLOCK_M, BLOCK_D, PARTS, HELD)
         own = tl.load(shift + base + rows, mask=rows < tokens, other=0.0)
         sums = tl.zeros([BLOCK_M, 8], tl.float32)
-        if LATE:
-            exponents = tl.full([BLOCK_M, BLOCK_N], -float("inf"), tl.float32)
-            passed = tl.zeros([BLOCK_N], tl.float32)
         for start_n in tl.range(0, tokens, BLOCK_N):
             columns = start_n + tl.arange(0, BLOCK_N)
             inside = columns < tokens
             added = tl.load(bias + base + columns, mask=inside, other=-float("inf"))
-            if LATE:
-                sums += row_sums(tl.exp2(exponents) * passed[None, :], BLOCK_M, BLOCK_N)
             passed = tl.load(grad_bias + base + columns, mask=inside, other=0.0)
             factor = scale * unit(key_unit, matrix, tokens, start_n, PARTS)
             k0, k1 = tile(key, batches, batch, head, start_n, BLOCK_N, BLOCK_D, PARTS)
             scores = times_transposed(q0, q1, k0, k1, PARTS) * factor + added[None, :]
-            if LATE:
-                exponents = scores + own[:, None]
-            else:
-                sums += row_sums(tl.exp2(scores + own[:, None]) * passed[None, :], BLOCK_M, BLOCK_N)
-        if LATE:
-            sums += row_sums(tl.exp2(exponents) * passed[None, :], BLOCK_M, BLOCK_N)
+            sums += row_sums(tl.exp2(scores + own[:, None]) * passed[None, :], BLOCK_M, BLOCK_N)
         total = -tl.sum(sums, 1)
         if ADDED:
             total += tl.load(first + base + rows, mask=rows < tokens, other=0.0)

@@ -66,18 +66,6 @@ def test_values_and_gradients(case, dtype, iterations, path, poisoned_memory):
     check(tensors(**shape, dtype=dtype), iterations, shape.get("head_dim", 32) ** -0.5)
 
 
-@pytest.mark.parametrize("held", [False, True])
-@pytest.mark.parametrize("late", [False, True])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=lambda dtype: str(dtype)[6:])
-def test_every_choice_of_tiles_is_right(dtype, late, held, monkeypatch, poisoned_memory):
-    for by_parts in kernels._TILES.values():
-        for by_width in by_parts.values():
-            for width, choice in by_width.items():
-                monkeypatch.setitem(by_width, width, (*choice[:4], held, late)[: len(choice)])
-    for iterations in (3, 4):
-        check(tensors(tokens=150, heads=1, dtype=dtype), iterations, 0.2)
-
-
 @pytest.mark.parametrize("iterations", [2, 6, 21])
 def test_many_half_steps(iterations, path, poisoned_memory):
     check(tensors(tokens=20, head_dim=16), iterations, 0.5)  # 21 need two tiles of X and Y
