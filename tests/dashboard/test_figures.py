@@ -1,45 +1,54 @@
-"""Figures in documents of their own: what is sent, to whom, and what happens when it is lost."""
+"""Figures in documents of their own: what is drawn, what is sent, and what happens when it is lost."""
 
 import json
 import queue
+import threading
 
 import numpy as np
 import pytest
 from bokeh.document import Document
 
 from workbench import plots
-from workbench.dashboard.figures import Figure, drawings
+from workbench.dashboard.figures import Figure, when_drawn
+from workbench.dashboard.sheets import texts
+
+
+class Place:
+    """A figure on a page, with what figure.js makes of what it is sent, in Python."""
+
+    def __init__(self, **options):
+        self.due, self.messages = queue.Queue(), []
+        self.figure = Figure(self.due.put, **options)
+        self.figure._send_msg = self.messages.append
+        self.figure.get_root()
+        self.count, self.document = 0, None
+
+    def settle(self):
+        """Everything is drawn, and what is due on the event loop is done."""
+        when_drawn(lambda: None).result()
+        while not self.due.empty():
+            self.due.get()()
+
+    def look(self):
+        """The page takes what it was sent."""
+        drawing = self.figure.drawing
+        if drawing["count"] > self.count:
+            self.count, self.document = drawing["count"], Document.from_json(json.loads(drawing["text"]))
+        for message in self.messages:
+            if message["count"] > self.count:
+                assert message["count"] == self.count + 1
+                self.document.apply_json_patch(json.loads(message["patch"]))
+                self.count = message["count"]
+        self.messages.clear()
+        return self.document.roots[0]
+
+    def shown(self):
+        return self.look().select_one("matrix").data_source.data["image"][0]
 
 
 @pytest.fixture
-def sent(monkeypatch):
-    """The messages that figures send."""
-    messages = []
-    monkeypatch.setattr(Figure, "_send_msg", lambda self, message: messages.append(message))
-    return messages
-
-
-def on_a_page():
-    """A figure that somebody sees."""
-    figure = Figure()
-    figure.get_root()
-    return figure
-
-
-class OnPage:
-    """What figure.js does with a figure, in Python."""
-
-    def __init__(self, figure):
-        self.count = figure.drawing["count"]
-        self.document = Document.from_json(json.loads(figure.drawing["text"]))
-
-    def take(self, message):
-        assert message["count"] == self.count + 1
-        self.document.apply_json_patch(json.loads(message["patch"]))
-        self.count = message["count"]
-
-    def data(self, name):
-        return self.document.roots[0].select_one(name).data_source.data
+def place():
+    return Place()
 
 
 def maps(seed, size=5):
@@ -50,92 +59,153 @@ def names(size=5):
     return [f"w{place}" for place in range(size)]
 
 
-def test_equal_figures_are_made_once_and_are_one_text():
+def drawn(place, seed):
+    place.figure.draw(plots.attention_map, maps(seed), names(), names())
+    place.settle()
+    return place
+
+
+def change(place, seed, size=5):
+    place.figure.change(plots.update_attention_map, maps(seed, size), names(size), names(size))
+
+
+def test_equal_figures_are_made_once_beside_the_loop_and_are_one_text():
     made = []
 
     def make(weights):
-        made.append(1)
+        made.append(threading.current_thread().name)
         return plots.attention_map(weights, names(), names())
 
-    first, second, other = Figure(), Figure(), Figure()
-    first.draw(make, maps(0))
-    second.draw(make, maps(0))
-    other.draw(make, maps(1))
-    assert len(made) == 2
-    assert second.drawing["text"] is first.drawing["text"] != other.drawing["text"]
-    np.testing.assert_array_equal(second.object.select_one("matrix").data_source.data["image"][0], maps(0))
+    first, second, other = (Place() for _ in range(3))
+    for place, seed in ((first, 0), (second, 0), (other, 1)):
+        place.figure.draw(make, maps(seed))
+        assert place.figure.drawn
+        place.settle()
+    assert len(made) == 2 and all("painter" in name for name in made)
+    assert second.figure.drawing["text"] is first.figure.drawing["text"] != other.figure.drawing["text"]
+    np.testing.assert_array_equal(second.shown(), maps(0))
 
 
-def test_a_change_is_sent_as_what_changed_and_only_to_the_one_who_sees_it(sent):
-    first, second = on_a_page(), on_a_page()
+def test_what_somebody_has_seen_is_there_at_once(place):
+    drawn(Place(), 2)
+    place.figure.draw(plots.attention_map, maps(2), names(), names())
+    assert place.due.empty()
+    np.testing.assert_array_equal(place.shown(), maps(2))
+
+
+def test_a_change_is_sent_as_what_changed_and_only_to_the_one_who_sees_it():
+    first, second = drawn(Place(), 3), drawn(Place(), 3)
     for each in (first, second):
-        each.draw(plots.attention_map, maps(2), names(), names())
-    pages = [OnPage(first), OnPage(second)]
-    first.change(plots.update_attention_map, maps(3), names(), names())
-    first.change(plots.update_attention_map, maps(4, 7), names(7), names(7))  # another size: axes have new parts too
-    assert len(sent) == 2 and len(sent[0]["patch"]) < len(first.drawing["text"])
-    for message in sent:
-        pages[0].take(message)
-    np.testing.assert_array_equal(pages[0].data("matrix")["image"][0], maps(4, 7))
-    assert pages[0].document.roots[0].xaxis[0].major_label_overrides[6.5] == "w6"
-    np.testing.assert_array_equal(second.object.select_one("matrix").data_source.data["image"][0], maps(2))
+        np.testing.assert_array_equal(each.shown(), maps(3))
+    for seed, size in ((4, 5), (5, 7)):  # another size: axes have new parts too
+        change(first, seed, size)
+        first.settle()
+    assert len(first.messages) == 2 and len(first.messages[0]["patch"]) < len(first.figure.drawing["text"])
+    np.testing.assert_array_equal(first.shown(), maps(5, 7))
+    assert first.look().xaxis[0].major_label_overrides[6.5] == "w6"
+    np.testing.assert_array_equal(second.shown(), maps(3))
 
 
-def test_nothing_is_sent_when_nothing_changed(sent):
-    figure = on_a_page()
-    figure.draw(plots.attention_map, maps(5), names(), names())
-    figure.change(lambda shown: None)
-    assert sent == []
+def test_changes_that_wait_are_one_and_a_new_figure_takes_the_place_of_all(place):
+    drawn(place, 6)
+    go_on = threading.Event()
+    when_drawn(go_on.wait)
+    for seed in (7, 8, 9):
+        change(place, seed)
+    go_on.set()
+    place.settle()
+    assert len(place.messages) == 1
+    np.testing.assert_array_equal(place.shown(), maps(9))
+    go_on.clear()
+    when_drawn(go_on.wait)
+    change(place, 10)
+    place.figure.draw(plots.attention_map, maps(11), names(), names())
+    place.figure.draw(plots.attention_map, maps(12), names(), names())
+    go_on.set()
+    place.settle()
+    assert place.messages == []
+    np.testing.assert_array_equal(place.shown(), maps(12))
 
 
-def test_a_figure_that_is_put_on_a_page_again_comes_as_it_is_now(sent):
-    figure = Figure()
-    figure.draw(plots.attention_map, maps(9), names(), names())
-    figure.change(plots.update_attention_map, maps(10), names(), names())
-    assert sent == []
-    figure.get_root()
-    np.testing.assert_array_equal(OnPage(figure).data("matrix")["image"][0], maps(10))
+def test_a_figure_that_was_replaced_while_it_was_drawn_is_not_shown(place):
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slow(weights):
+        begun.set()
+        go_on.wait()
+        return plots.attention_map(weights, names(), names())
+
+    drawn(Place(), 13)
+    place.figure.draw(slow, maps(14))
+    begun.wait()
+    place.figure.draw(plots.attention_map, maps(13), names(), names())
+    go_on.set()
+    place.settle()
+    np.testing.assert_array_equal(place.shown(), maps(13))
 
 
-def test_what_was_lost_on_the_way_is_sent_whole(sent):
-    figure = on_a_page()
-    figure.draw(plots.attention_map, maps(6), names(), names())
-    behind = figure.drawing["count"]
-    figure.change(plots.update_attention_map, maps(7), names(), names())
-    assert figure.drawing["count"] == behind
-    figure._handle_msg({"have": behind})
-    page = OnPage(figure)
-    assert page.count == behind + 1
-    np.testing.assert_array_equal(page.data("matrix")["image"][0], maps(7))
-    before = figure.drawing
-    figure._handle_msg({"have": page.count})
-    assert figure.drawing is before
-    figure.change(plots.update_attention_map, maps(8), names(), names())
-    page.take(sent[-1])
-    np.testing.assert_array_equal(page.data("matrix")["image"][0], maps(8))
+def test_nothing_is_sent_when_nothing_changed_and_an_error_is_not_the_end(place):
+    drawn(place, 15)
+    place.figure.change(lambda shown: None)
+    place.figure.change(lambda shown: 1 / 0)
+    place.settle()
+    assert place.messages == []
+    change(place, 16)
+    place.settle()
+    np.testing.assert_array_equal(place.shown(), maps(16))
 
 
-def test_what_is_made_beside_the_loop_is_shown_there_unless_something_else_was_asked_for_meanwhile():
-    waiting = queue.Queue()
-    figure, again = Figure(), Figure()
-    figure.draw_later(waiting.put, plots.attention_map, maps(11), names(), names())
-    figure.draw_later(waiting.put, plots.attention_map, maps(12), names(), names())
-    assert not figure.drawn
-    waiting.get(timeout=20)()
-    assert not figure.drawn
-    waiting.get(timeout=20)()
-    np.testing.assert_array_equal(figure.object.select_one("matrix").data_source.data["image"][0], maps(12))
-    again.draw_later(waiting.put, plots.attention_map, maps(11), names(), names())
-    assert again.drawn and waiting.empty()
+def test_a_figure_that_is_put_on_a_page_again_comes_as_it_is_now(place):
+    drawn(place, 17)
+    change(place, 18)
+    place.settle()
+    place.messages.clear()  # the page was another one
+    assert place.figure.drawing["count"] == 1
+    place.figure.get_root()
+    np.testing.assert_array_equal(place.shown(), maps(18))
+
+
+def test_what_was_lost_on_the_way_is_sent_whole_and_what_follows_fits(place):
+    drawn(place, 19)
+    place.look()
+    change(place, 20)
+    place.settle()
+    place.messages.clear()
+    place.figure._handle_msg({"have": place.count})
+    np.testing.assert_array_equal(place.shown(), maps(20))
+    before = place.figure.drawing
+    place.figure._handle_msg({"have": place.count})
+    assert place.figure.drawing is before
+    change(place, 21)
+    when_drawn(lambda: None).result()  # drawn, and not sent yet
+    place.figure._handle_msg({"have": place.count})
+    np.testing.assert_array_equal(place.shown(), maps(21))
+    place.settle()
+    change(place, 22, 6)
+    place.settle()
+    np.testing.assert_array_equal(place.shown(), maps(22, 6))
+
+
+def test_drawing_leaves_the_current_document_alone(monkeypatch):
+    # It is one for all threads: another one meanwhile would be in the way of whoever clicks on his page.
+    made_current = []
+    monkeypatch.setattr("bokeh.document.callbacks.invoke_with_curdoc", lambda doc, f: made_current.append(doc))
+    first, second = drawn(Place(), 23), drawn(Place(), 23)
+    for place in (first, second):
+        change(place, 24, 6)
+        place.settle()
+        place.figure.get_root()
+    assert second.figure.object.select_one("matrix").data_source.data["image"][0].shape == (6, 6)
+    assert made_current == []
 
 
 def test_a_pick_is_handed_on_and_nonsense_is_not():
     picked = []
     figure = Figure(on_pick=picked.append)
-    for message in ({"picked": [3]}, {"picked": "3"}, {"picked": [None]}, {}, None, {"have": 0}):
+    for message in ({"picked": [3]}, {"picked": "3"}, {"picked": [None]}, {}, None, {"have": 0}, {"have": 5}):
         figure._handle_msg(message)
     assert picked == [[3]]
 
 
 def test_the_texts_are_bounded():
-    assert 0 < drawings.bytes <= drawings.limit
+    assert 0 < texts.bytes <= texts.limit

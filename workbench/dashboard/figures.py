@@ -1,122 +1,170 @@
-"""Figures that live in documents of their own, and are drawn once for everybody who sees the same.
+"""Places for figures on a page, and the thread that draws them.
 
-Panel's place for a figure makes its parts parts of the page: whatever changes anywhere, Bokeh then walks through all
-figures of the page, and every visitor has figures of their own even where they look the same. Here a figure is sent as
-the text of a small document. Equal figures are one text, whoever looks at them; the figure itself is made for a visitor
-only when something in it changes.
+Panel's place for a figure makes its parts parts of the page: whatever changes anywhere, Bokeh walks through all figures
+of the page; and it is drawn on the event loop, where every click waits. Here a figure is a document of its own (see
+``sheets``), drawn beside the event loop, once for everybody who sees the same, and sent as text.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import pickle
-from collections.abc import Callable, Hashable
-from concurrent.futures import ThreadPoolExecutor
+import functools
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import panel as pn
 import param
-from bokeh.core.json_encoder import serialize_json
-from bokeh.core.serialization import Serializer
-from bokeh.document import Document
 from bokeh.plotting import figure as Plot
 
-from workbench.dashboard.jobs import Cache, give_way
+from workbench.dashboard.jobs import give_way
+from workbench.dashboard.sheets import Sheet, key_of, texts
 
 STATIC = Path(__file__).parent / "static"
-drawings = Cache(64 * 2**20)  # texts of figures
+Schedule = Callable[[Callable[[], None]], None]
+
+log = logging.getLogger(__name__)
 _painter = ThreadPoolExecutor(1, thread_name_prefix="workbench-painter", initializer=give_way)
 
 
-class Figure(pn.custom.JSComponent):
-    """A place for a figure. ``draw`` puts one there, ``change`` changes it; ``on_pick`` is called with the indices that
-    somebody picked in a data source with the tag "picked".
+@dataclass
+class Stroke:
+    """Something to be drawn: a new figure when it has a ``key``, else a change of the one that is there."""
 
-    Figures with another tag in common are linked: zoom and cross-hair.
+    how: Callable[..., Any]
+    arguments: tuple
+    options: dict[str, Any]
+    key: Any = None
+
+
+class Figure(pn.custom.JSComponent):
+    """A place for a figure. ``draw`` puts one there, ``change`` changes it, in the order in which they are called; both
+    return at once. What was drawn is sent from a callback that is given to ``schedule``.
+
+    ``on_pick`` is called with the indices that somebody picked in a data source with the tag "picked". Figures with
+    another tag in common are linked: zoom and cross-hair.
     """
 
     drawing = param.Dict(default={"count": 0, "text": ""}, doc="The figure's document, and the number of its state.")
 
     _esm = STATIC / "figure.js"
 
-    def __init__(self, on_pick: Callable[[list[int]], None] = lambda indices: None, **params: Any) -> None:
+    def __init__(
+        self,
+        schedule: Schedule = lambda callback: callback(),
+        on_pick: Callable[[list[int]], None] = lambda indices: None,
+        **params: Any,
+    ) -> None:
         super().__init__(sizing_mode="stretch_width", margin=0, **params)
-        self._on_pick = on_pick
-        self._count = 0
-        self._document: Document | None = None
-        self._wanted: Hashable = None
+        self._schedule, self._on_pick = schedule, on_pick
+        self._guard = threading.Lock()  # of what follows, for a moment at a time
+        self._waiting: deque[Stroke] = deque()
+        self._sheet: Sheet | None = None
+        self._count = 0  # of the states that there were; each has its number
+        self._asked = 0  # how many figures were asked for
 
     @property
     def drawn(self) -> bool:
-        """Whether there is a figure."""
-        return self._count > 0
+        """Whether there is a figure, or will be one in a moment."""
+        return self._asked > 0
+
+    def draw(self, how: Callable[..., Plot], *arguments: Any, **options: Any) -> None:
+        """Show ``how(*arguments, **options)``. It is called once for equal arguments, so it must depend on nothing
+        else; and in another thread."""
+        key = key_of(how, arguments, options)
+        text = texts.get(key)
+        with self._guard:
+            self._asked += 1
+            self._waiting.clear()
+            if text is None:
+                self._waiting.append(Stroke(how, arguments, options, key))
+            else:
+                number = self._put(Sheet(text))
+        if text is None:
+            _painter.submit(self._paint)
+        else:
+            self._show(number, text)
+
+    def change(self, how: Callable[..., Any], *arguments: Any, **options: Any) -> None:
+        """Call ``how(figure, *arguments, **options)`` in another thread, and show what it changed. Of several that wait
+        the last one is called: it must show everything that an earlier one would."""
+        stroke = Stroke(how, arguments, options)
+        with self._guard:
+            if self._waiting and self._waiting[-1].key is None and self._waiting[-1].how is how:
+                self._waiting[-1] = stroke
+                return
+            self._waiting.append(stroke)
+        _painter.submit(self._paint)
 
     @property
     def object(self) -> Plot | None:
-        """The figure; None when there is none yet. What is done to it here is not sent, see ``change``."""
-        if self._document is None and self.drawn:
-            self._document = Document.from_json(json.loads(self.drawing["text"]))
-            self._document.models.flush_synced()
-        return None if self._document is None else self._document.roots[0]
+        """The figure as it is when all is drawn that was asked for; None when nothing was. Waits for that."""
+        when_drawn(lambda: None).result()
+        return None if self._sheet is None else self._sheet.plot
 
-    def draw(self, make: Callable[..., Plot], *arguments: Any, **options: Any) -> None:
-        """Show ``make(*arguments, **options)``; made once for equal arguments, so it must depend on nothing else."""
-        self._wanted = key = _key(make, arguments, options)
-        text, self._document = drawings.get(key), None
-        if text is None:
-            text, self._document = _made(key, make, arguments, options)
-        self._count += 1
-        self.drawing = {"count": self._count, "text": text}
+    # --- in the painter's thread ---
 
-    def draw_later(
-        self, schedule: Callable[[Callable[[], None]], None], make: Callable[..., Plot], *arguments: Any, **options: Any
-    ) -> None:
-        """As ``draw``; but what nobody has seen yet is made beside the event loop, and shown with ``schedule``, unless
-        another figure was asked for meanwhile."""
-        self._wanted = key = _key(make, arguments, options)
-
-        def show() -> None:
-            if self._wanted == key:
-                self.draw(make, *arguments, **options)
-
-        def paint() -> None:
-            _made(key, make, arguments, options)
-            schedule(show)
-
-        if drawings.get(key) is None:
-            _painter.submit(paint)
-        else:
-            show()
-
-    def change(self, how: Callable[..., Any], *arguments: Any, **options: Any) -> None:
-        """Call ``how(figure, *arguments, **options)``, and show what it changed."""
-        plot, document, events = self.object, self._document, []
-
-        def note(event: Any) -> None:
-            events.append(event)
-
-        document.on_change(note)
-        document.hold("combine")
+    def _paint(self) -> None:
+        with self._guard:
+            if not self._waiting:
+                return  # another figure was asked for meanwhile
+            stroke, sheet, asked = self._waiting.popleft(), self._sheet, self._asked
         try:
-            how(plot, *arguments, **options)
-        finally:
-            document.unhold()
-            document.remove_on_change(note)
-        if events:
-            self._count += 1
-            if self._models:  # it is on the page; else it will be sent whole
-                self._send_msg({"count": self._count, "patch": _patch(document, events)})
+            if stroke.key is not None:
+                self._paint_new(stroke, asked)
+            elif sheet is not None:
+                self._paint_change(stroke, sheet)
+        except Exception:
+            log.exception("A figure could not be drawn")
+
+    def _paint_new(self, stroke: Stroke, asked: int) -> None:
+        sheet = Sheet.make(stroke.key, stroke.how, stroke.arguments, stroke.options)
+        text = sheet.text
+        with self._guard:
+            if asked != self._asked:
+                return
+            number = self._put(sheet)
+        self._schedule(functools.partial(self._show, number, text))
+
+    def _paint_change(self, stroke: Stroke, sheet: Sheet) -> None:
+        with sheet.lock:
+            patch = sheet.change(stroke.how, stroke.arguments, stroke.options)
+            with self._guard:
+                if not patch or sheet is not self._sheet:
+                    return
+                self._count += 1
+                number = self._count
+        self._schedule(functools.partial(self._send_msg, {"count": number, "patch": patch}))
+
+    def _put(self, sheet: Sheet) -> int:
+        self._sheet = sheet
+        self._count += 1
+        return self._count
+
+    # --- on the event loop ---
+
+    def _show(self, number: int, text: str) -> None:
+        if number > self.drawing["count"]:
+            self.drawing = {"count": number, "text": text}
+
+    def _show_whole(self) -> None:
+        """Show the figure as it is now: patches that are on their way are part of it."""
+        with self._guard:
+            sheet = self._sheet
+        if sheet is not None:
+            with sheet.lock:
+                with self._guard:
+                    number = self._count if sheet is self._sheet else 0
+                self._show(number, sheet.text)
 
     def _get_model(self, *arguments: Any, **options: Any) -> Any:
         with param.parameterized.discard_events(self):
-            self._send_whole()  # it is put on the page: as it is now
+            self._show_whole()  # it is put on a page
         return super()._get_model(*arguments, **options)
-
-    def _send_whole(self) -> None:
-        if self.drawing["count"] != self._count:
-            self.drawing = {"count": self._count, "text": _written(self._document)}
 
     def _handle_msg(self, data: Any) -> None:
         if not isinstance(data, dict):
@@ -125,30 +173,9 @@ class Figure(pn.custom.JSComponent):
         if isinstance(picked, list) and all(isinstance(each, int) for each in picked):
             self._on_pick(picked)
         elif "have" in data and data["have"] != self._count:
-            self._send_whole()
+            self._show_whole()
 
 
-def _key(make: Callable[..., Plot], arguments: tuple, options: dict[str, Any]) -> Hashable:
-    given = pickle.dumps((arguments, options), pickle.HIGHEST_PROTOCOL)
-    return (make.__module__, make.__qualname__, hashlib.blake2b(given).digest())
-
-
-def _made(key: Hashable, make: Callable[..., Plot], arguments: tuple, options: dict[str, Any]) -> tuple[str, Document]:
-    document = Document()
-    document.add_root(make(*arguments, **options))
-    document.models.flush_synced()
-    text = _written(document)
-    drawings.put(key, text, len(text))
-    return text, document
-
-
-def _written(document: Document) -> str:
-    return serialize_json(document.to_json(deferred=False))
-
-
-def _patch(document: Document, events: list[Any]) -> str:
-    """Events of a document as the text that its copy on the page takes (see Bokeh's ``patch_doc`` message)."""
-    serializer = Serializer(references=document.models.synced_references, deferred=False)
-    text = serialize_json({"events": serializer.encode(events)})
-    document.models.flush_synced(lambda model: not serializer.has_ref(model))
-    return text
+def when_drawn(callback: Callable[[], Any]) -> Future:
+    """Call ``callback`` in the painter's thread when everything is drawn that was asked for by now."""
+    return _painter.submit(callback)

@@ -141,7 +141,7 @@ class GeneratePage(Page):
         self.asked: Request | None = None
         self.on_screen = False
         self.drawn = 0.0
-        self.look = GenerateView(self.act)
+        self.look = GenerateView(self.figure, self.act)
         self.state.param.watch(lambda *events: self._compute(), ["setting", "a", "b"])
         self.state.param.watch(lambda *events: self._look(), ["difference"])
 

@@ -12,6 +12,7 @@ from bokeh.plotting import figure as Plot
 
 from workbench import plots
 from workbench.dashboard import generating, seeing, state
+from workbench.dashboard.figures import Figure
 from workbench.dashboard.generating import (
     SIDES,
     UNCACHED,
@@ -25,7 +26,7 @@ from workbench.dashboard.generating import (
     duration,
 )
 from workbench.dashboard.knobs import Form
-from workbench.dashboard.page import figure, pair, retext, stack, text
+from workbench.dashboard.page import pair, retext, stack, text
 from workbench.measure import Timing
 from workbench.measure.memory import in_words
 
@@ -49,7 +50,7 @@ TRY = {
 class GenerateView:
     """The parts of the page and how to bring each of them up to date. Knows nothing of jobs."""
 
-    def __init__(self, act: Callable[[str, str, Any], None]) -> None:
+    def __init__(self, figure: Callable[..., Figure], act: Callable[[str, str, Any], None]) -> None:
         self.common = Form(lambda name, given: act("page", name, given), legend="What is drawn")
         self.cards = {
             side: Form(lambda name, given, side=side: act(side, name, given), look="card", badge=side.upper(),

@@ -9,9 +9,10 @@ import numpy as np
 from bokeh.plotting import figure as Plot
 
 from workbench.dashboard import inspecting_images
+from workbench.dashboard.figures import Figure
 from workbench.dashboard.inspect_parts import Gallery
 from workbench.dashboard.knobs import Field, Option
-from workbench.dashboard.page import figure, stack, three
+from workbench.dashboard.page import stack, three
 from workbench.dashboard.seeing import SIDES, Maps
 from workbench.plots import patches as plots
 from workbench.tasks import images
@@ -26,7 +27,9 @@ NAMES = {"digits": "digits, 8 × 8", "fashion_mnist": "clothes (Fashion-MNIST), 
 class ImageView:
     """Which image, its patches on both sides, the classes."""
 
-    def __init__(self, chosen: InspectState, act: Callable[[str, str, Any], None]) -> None:
+    def __init__(
+        self, figure: Callable[..., Figure], chosen: InspectState, act: Callable[[str, str, Any], None]
+    ) -> None:
         self.chosen, self.act = chosen, act
         self.gallery = Gallery(lambda index: act("page", "image", index), legend="Test images")
         self.pictures = {side: figure(on_pick=self._tapped, min_height=260) for side in SIDES}

@@ -41,7 +41,7 @@ class InspectPage(Page):
         self.asked: Request | inspecting_images.Request | None = None
         self.summed: tuple | None = None
         self.on_screen = False
-        self.look = InspectView(self.state, self.pick, self.act)
+        self.look = InspectView(self.figure, self.state, self.pick, self.act)
         self.state.param.watch(self._changed, COMPUTED + LOOKED_AT)
 
     def open(self, parameters: Mapping[str, str]) -> list[str]:

@@ -13,12 +13,13 @@ from bokeh.plotting import figure as Plot
 
 from workbench import plots
 from workbench.dashboard import inspect_words, toggles
+from workbench.dashboard.figures import Figure
 from workbench.dashboard.inspect_image import ImageView
 from workbench.dashboard.inspect_parts import Phrases
 from workbench.dashboard.inspecting import Similarity
 from workbench.dashboard.inspecting_images import TIMED, Accuracy
 from workbench.dashboard.knobs import Field, Form, Option
-from workbench.dashboard.page import figure, pair, retext, stack, text
+from workbench.dashboard.page import pair, retext, stack, text
 from workbench.dashboard.seeing import SIDES, USES, Figures, Maps, Sums
 from workbench.tasks.sentences import EXAMPLES
 
@@ -33,6 +34,7 @@ class InspectView:
 
     def __init__(
         self,
+        figure: Callable[..., Figure],
         chosen: InspectState,
         pick: Callable[[int, int], None],
         act: Callable[[str, str, Any], None],
@@ -46,7 +48,7 @@ class InspectView:
             for side in SIDES
         }  # fmt: skip
         self.phrases = Phrases(act)
-        self.image = ImageView(chosen, act)
+        self.image = ImageView(figure, chosen, act)
         self.pickers = Form(lambda name, given: act("page", name, given), legend="Layer and head")
         self.others = Form(lambda name, given: act("page", name, given), legend="Sentences to compare with")
         self.heads = {side: figure(on_pick=self._tapped, min_height=260) for side in SIDES}

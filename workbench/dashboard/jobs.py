@@ -213,11 +213,16 @@ class Desk:
     _names = itertools.count()
 
     def __init__(self, worker: Worker, schedule: Callable[[Callable[[], None]], None]) -> None:
-        self.worker, self.schedule = worker, schedule
+        self.worker, self._schedule = worker, schedule
         self.session = f"session-{next(self._names)}"
         self.jobs: dict[str, Job] = {}
         self._ended: set[Job] = set()
         self.closed = False
+
+    def schedule(self, callback: Callable[[], None]) -> None:
+        """Put a callback on the visitor's event loop, from any thread; nothing once he has gone."""
+        if not self.closed:
+            self._schedule(callback)
 
     def run(
         self,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import html
 import threading
 import time
@@ -16,10 +15,11 @@ from bokeh.plotting import figure as Plot
 
 from workbench import catalog, measure, plots
 from workbench.dashboard import measuring, shell, state, toggles
+from workbench.dashboard.figures import when_drawn
 from workbench.dashboard.jobs import Job
 from workbench.dashboard.knobs import Field, Form, Option, field_of, value_of
 from workbench.dashboard.measuring import DIRECTIONS, DTYPES, HIGHEST, LOWEST, Request
-from workbench.dashboard.page import Page, figure, pair, retext, stack, text
+from workbench.dashboard.page import Page, pair, retext, stack, text
 from workbench.dashboard.state import Entry
 
 DEFAULT_SIZES = {"attention": (6, 11)}  # of any other family (8, 13)
@@ -202,8 +202,8 @@ class MeasurePage(Page):
         self.estimate = text()
         self.beside = text()
         self.problems = text()
-        self.figures = {y: figure(min_height=340) for y in Y}
-        self.roof = figure(min_height=340)
+        self.figures = {y: self.figure(min_height=340) for y in Y}
+        self.roof = self.figure(min_height=340)
         duration, memory, rate = (stack(text(f"<h2>{Y[y]}</h2>"), self.figures[y], look="sheet") for y in Y)
         self.limit = stack(text("<h2>Distance to this machine's limit</h2>"), self.roof, look="sheet")
         self.sheets = stack(duration, pair(memory, rate), self.limit)
@@ -283,7 +283,7 @@ class MeasurePage(Page):
             first = len(self.asked.chosen) * len(self.asked.directions)
             if len(self.rows) >= first and time.monotonic() - self.drawn > DRAW_S:
                 self._draw(last=False)
-            self.desk.schedule(self.seen.set)  # behind what was scheduled to be drawn
+            when_drawn(lambda: self.desk.schedule(self.seen.set))  # behind what is sent
 
     def _ended(self, job: Job) -> None:
         if job.state == "failed":
@@ -302,8 +302,7 @@ class MeasurePage(Page):
             if self.shown.get(y) == shown:
                 continue
             self.shown[y] = shown
-            # A figure of many lines takes a fifth of a second: each in a turn of its own, clicks between them.
-            self.desk.schedule(functools.partial(self._redraw, y))
+            self._redraw(y, lines)
         self.limit.visible = self.ceilings is not None and bool(self.rows)
         if last and self.limit.visible:
             self.roof.draw(_roof, measure.frame(self.rows), self.ceilings, lines[1])
@@ -322,11 +321,9 @@ class MeasurePage(Page):
 
         return (measuring.axis(self.state.family), group, names(self.rows), names(recorded))
 
-    def _redraw(self, y: str) -> None:
+    def _redraw(self, y: str, lines: tuple) -> None:
         """Bring one figure up to date. The first names the lines and is higher by as much; the others look the same."""
-        if self.desk.closed:
-            return
-        lines, pane, table = self._lines(), self.figures[y], measure.frame(self.rows)
+        pane, table = self.figures[y], measure.frame(self.rows)
         options = {"group": lines[1], "recorded": self.recorded}
         if self.lines_of.get(y) == lines:
             pane.change(plots.update_curves, table, "size", y, **options)

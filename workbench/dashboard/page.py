@@ -42,6 +42,10 @@ class Page:
     def complete(self) -> None:
         """Draw what need not be there at the first glance; called once the page is on the screen."""
 
+    def figure(self, **options: Any) -> Figure:
+        """A place for a figure."""
+        return Figure(self.desk.schedule, **options)
+
     def csv(self) -> str:
         """The numbers on the page as CSV; empty when there are none yet."""
         return ""
@@ -70,11 +74,6 @@ def retext(pane: pn.pane.HTML, html: str) -> None:
     """Another text in the same place; nothing happens when it is the same."""
     if pane.object != _wrapped(html):
         pane.object = _wrapped(html)
-
-
-def figure(**options: Any) -> Figure:
-    """A place for a figure: ``draw`` puts one there, ``change`` changes it."""
-    return Figure(**options)
 
 
 def stack(*parts: Any, look: str = "page") -> pn.Column:

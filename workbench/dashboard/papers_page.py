@@ -178,7 +178,7 @@ class PapersPage(Page):
     def __init__(self, desk, changed, say) -> None:
         super().__init__(desk, changed, say)
         self.state = PapersState()
-        self.look = PapersView(self.act)
+        self.look = PapersView(self.figure, self.act)
         self.arithmetic: Arithmetic | None = None
         self.picture: Picture | None = None
         self.shown = ""
@@ -223,7 +223,7 @@ class PapersPage(Page):
             rows = recorded(self.state.slug)
             chosen = rows[(rows["group"] == self.state.group) & (rows["direction"] == self.state.direction)]
             chosen.attrs = rows.attrs  # the figure says which machine it was
-            self.look.recorded(self.state.recorded_fields(), chosen, self.state.figure, self.desk.schedule)
+            self.look.recorded(self.state.recorded_fields(), chosen, self.state.figure)
         if self.state.request != self.asked:
             self.asked = self.state.request
             self.say("")

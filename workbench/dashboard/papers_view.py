@@ -12,8 +12,9 @@ from bokeh.plotting import figure as Plot
 from workbench import plots
 from workbench.dashboard import papers_text
 from workbench.dashboard.exploring import Picture
+from workbench.dashboard.figures import Figure
 from workbench.dashboard.knobs import Field, Form
-from workbench.dashboard.page import figure, pair, retext, stack, text
+from workbench.dashboard.page import pair, retext, stack, text
 from workbench.paper import Paper
 
 ABOUT = {
@@ -26,7 +27,7 @@ ABOUT = {
 class PapersView:
     """The parts of the page. Knows nothing of jobs."""
 
-    def __init__(self, act: Callable[[str, Any], None]) -> None:
+    def __init__(self, figure: Callable[..., Figure], act: Callable[[str, Any], None]) -> None:
         self.layout = stack()
         self.head, self.claims, self.methods, self.cost, self.about = (text() for _ in range(5))
         self.form = Form(act, look="panel", legend="The method's knobs", folded=["The example's shape"])
@@ -83,12 +84,10 @@ class PapersView:
         else:
             self.drawing.change(_other_figure, found)
 
-    def recorded(
-        self, fields: Iterable[Field], rows: pd.DataFrame, column: str, schedule: Callable[[Callable[[], None]], None]
-    ) -> None:
-        """The recorded curves of one group and direction: many lines, and a while until they are drawn."""
+    def recorded(self, fields: Iterable[Field], rows: pd.DataFrame, column: str) -> None:
+        """The recorded curves of one group and direction."""
         self.choice.show(fields)
-        self.curves.draw_later(schedule, _curves, rows, column)
+        self.curves.draw(_curves, rows, column)
 
 
 def _curves(rows: pd.DataFrame, column: str) -> Plot:

@@ -229,9 +229,10 @@ def open_session() -> None:
     def close(context: Any) -> None:
         if ticking.running:
             ticking.stop()
-        in_turn.forget(visitor)
         shell.close()
-        behind.left()
+        in_turn.forget(visitor)
+        if shell.ticking is not None:  # it was on a screen
+            behind.left()
 
     pn.state.onload(loaded)
     pn.state.on_session_destroyed(close)

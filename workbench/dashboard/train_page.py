@@ -171,7 +171,7 @@ class TrainPage(Page):
         self.start: Start | None = None
         self.points: list[Point] = []
         self.drawn = 0.0
-        self.look = TrainView(self.act)
+        self.look = TrainView(self.figure, self.act)
         self.state.param.watch(lambda *events: self._chosen(), ["task", "a", "b", "steps", "seed", "shape"])
 
     def open(self, parameters: Mapping[str, str]) -> list[str]:

@@ -10,8 +10,9 @@ from bokeh.plotting import figure as Plot
 
 from workbench import plots
 from workbench.dashboard import racers, racing, state
+from workbench.dashboard.figures import Figure
 from workbench.dashboard.knobs import Form
-from workbench.dashboard.page import figure, pair, retext, stack, text
+from workbench.dashboard.page import pair, retext, stack, text
 from workbench.dashboard.racers import GRAMMAR, SIDES, Request
 from workbench.dashboard.racing import Estimate, Point, Start
 
@@ -35,7 +36,7 @@ TRY = {
 class TrainView:
     """The parts of the page and how to bring each of them up to date. Knows nothing of jobs."""
 
-    def __init__(self, act: Callable[[str, str, Any], None]) -> None:
+    def __init__(self, figure: Callable[..., Figure], act: Callable[[str, str, Any], None]) -> None:
         self.common = Form(lambda name, given: act("page", name, given), legend="Training", folded=[MODEL])
         self.cards = {
             side: Form(lambda name, given, side=side: act(side, name, given), look="card", badge=side.upper(),
