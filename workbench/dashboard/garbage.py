@@ -15,10 +15,9 @@ import time
 
 import psutil
 
-GROWN = 256 * 2**20  # bytes of memory since the last full collection
+GROWN = 512 * 2**20  # bytes of memory since the last full collection
 AT_MOST_EVERY_S = 60.0
 AT_LEAST_EVERY_S = 300.0
-LEFT_S = 20.0  # after the last visitor left: those who leave together are one collection
 NEVER = 2**30
 
 
@@ -35,21 +34,24 @@ class Keeper:
 
     def __init__(self) -> None:
         self._then, self._held = time.monotonic(), held()
-        self._left: float | None = None
+        self._here, self._left = 0, False
+
+    def came(self) -> None:
+        self._here += 1
 
     def left(self) -> None:
         """A visitor left: what was his is garbage."""
-        self._left = time.monotonic()
+        self._here -= 1
+        self._left = True
 
     def look(self) -> None:
-        """A full collection, if visitors left, much was taken since the last one, or that was long ago."""
-        now = time.monotonic()
-        since = now - self._then
-        left = self._left is not None and now - self._left > LEFT_S
-        if left or since > AT_LEAST_EVERY_S or (since > AT_MOST_EVERY_S and held() - self._held > GROWN):
+        """A full collection, if the last visitor has left, much was taken since the last one, or that was long ago."""
+        since = time.monotonic() - self._then
+        grown = since > AT_MOST_EVERY_S and held() - self._held > GROWN
+        if grown or since > AT_LEAST_EVERY_S or (self._left and not self._here):
             gc.collect()
             give_back()
-            self._then, self._held, self._left = time.monotonic(), held(), None
+            self._then, self._held, self._left = time.monotonic(), held(), False
 
 
 def held() -> int:

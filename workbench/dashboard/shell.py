@@ -215,6 +215,7 @@ def open_session() -> None:
     _loops[:] = [IOLoop.current()]
     document, in_turn = pn.state.curdoc, turns()
     behind = keeper()
+    behind.came()
     visitor = object()
     mailbox = Mailbox(lambda callback: in_turn.put(visitor, document.add_next_tick_callback, callback))
     shell = Shell(Desk(worker(), mailbox.put), pn.state.location.search or "")
@@ -231,8 +232,7 @@ def open_session() -> None:
             ticking.stop()
         shell.close()
         in_turn.forget(visitor)
-        if shell.ticking is not None:  # it was on a screen
-            behind.left()
+        behind.left()
 
     pn.state.onload(loaded)
     pn.state.on_session_destroyed(close)
