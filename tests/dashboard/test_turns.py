@@ -107,7 +107,7 @@ class Ring:
 @pytest.fixture
 def kept():
     before = gc.get_threshold()
-    garbage.keep()
+    garbage.Keeper().keep()
     yield
     gc.set_threshold(*before)
     gc.unfreeze()

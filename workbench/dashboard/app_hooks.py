@@ -17,4 +17,4 @@ def _warm() -> None:
     from workbench.dashboard import garbage, shell
 
     shell.warm()
-    garbage.keep()
+    garbage.keeper.keep()

@@ -21,20 +21,20 @@ AT_LEAST_EVERY_S = 300.0
 NEVER = 2**30
 
 
-def keep() -> None:
-    """What lives now stays. From now on full collections are made by a ``Keeper`` only."""
-    gc.collect()
-    gc.freeze()
-    young, middle, _ = gc.get_threshold()
-    gc.set_threshold(young, middle, NEVER)
-
-
 class Keeper:
     """Makes full collections. ``look`` is to be called every few seconds."""
 
     def __init__(self) -> None:
         self._then, self._held = time.monotonic(), held()
         self._here, self._left = 0, False
+
+    def keep(self) -> None:
+        """What lives now stays. From now on full collections are made here only."""
+        gc.collect()
+        gc.freeze()
+        young, middle, _ = gc.get_threshold()
+        gc.set_threshold(young, middle, NEVER)
+        self._then, self._held = time.monotonic(), held()
 
     def came(self) -> None:
         self._here += 1
@@ -64,3 +64,6 @@ def give_back() -> None:
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
     if trim is not None:
         trim(0)
+
+
+keeper = Keeper()  # of this server

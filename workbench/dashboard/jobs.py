@@ -49,6 +49,7 @@ class Job:
     state: State = "waiting"
     progress: Progress | None = None
     error: str = ""
+    lacked_memory: bool = False
     stop: threading.Event = field(default_factory=threading.Event)
     running: Iterator[Any] | None = None
 
@@ -172,7 +173,7 @@ class Worker:
         except Exception as error:
             if job.stop.is_set():
                 return self._finish(job, "cancelled")
-            job.error = sentence(error)
+            job.error, job.lacked_memory = sentence(error), _is_out_of_memory(error)
             return self._finish(job, "failed")
         if isinstance(value, Progress):
             job.progress = value
@@ -187,7 +188,7 @@ class Worker:
         job.steps = _nothing  # whatever it held on to may be freed now
         job.state = state
         self._hand_out(job, None)
-        if state == "failed":
+        if job.lacked_memory:
             gc.collect()
             _empty_device_cache()
         return False
@@ -328,7 +329,7 @@ class Cache:
 def sentence(error: BaseException) -> str:
     """What a visitor is told about an exception: one sentence, and a way to go on. The rest goes to the log."""
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
-    if isinstance(error, MemoryError) or _is_out_of_memory(error):
+    if _is_out_of_memory(error):
         return "The device ran out of memory: choose a shorter text or a smaller size. Nothing else was lost."
     if isinstance(error, (ValueError, KeyError)) or type(error).__name__ == "Unavailable":
         return text
@@ -348,6 +349,8 @@ def give_way() -> None:
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
+    if isinstance(error, MemoryError):
+        return True
     if "torch" not in sys.modules or not isinstance(error, RuntimeError):
         return False
     from workbench.measure.rows import is_out_of_memory

@@ -28,7 +28,6 @@ class PapersView:
     """The parts of the page. Knows nothing of jobs."""
 
     def __init__(self, figure: Callable[..., Figure], act: Callable[[str, Any], None]) -> None:
-        self.layout = stack()
         self.head, self.claims, self.methods, self.cost, self.about = (text() for _ in range(5))
         self.form = Form(act, look="panel", legend="The method's knobs", folded=["The example's shape"])
         self.drawing = figure(min_height=340)
@@ -36,10 +35,26 @@ class PapersView:
         self.choice = Form(act, legend="What was recorded")
         self.curves = figure(min_height=340)
         self.sheet = stack(self.about, self.drawing, look="sheet")
+        self.recorded_here = stack(self.choice, stack(self.curves, look="sheet"))
+        self.nothing_recorded = text("<p class='small'>Nothing was recorded on a GPU for this paper yet.</p>")
+        self.runs = text()
+        self.body = stack(
+            text("<h2>Turn its knobs</h2>"),
+            pair(self.form, stack(self.cost, self.sheet), look="aside"),
+            text("<h2>Claims, measured again</h2>"),
+            self.claims,
+            text("<h2>Recorded on a GPU</h2>"),
+            self.recorded_here,
+            self.nothing_recorded,
+            self.runs,
+            text("<h2>Methods</h2>"),
+            self.methods,
+        )
+        self.layout = stack(self.head)
 
     def gallery(self, words: str) -> None:
         retext(self.head, words)
-        self.layout[:] = [self.head]
+        self.body.visible = False
 
     def paper(self, paper: Paper, table: pd.DataFrame, recorded: bool, runs: pd.DataFrame | None) -> None:
         """Another paper: everything of it that does not change when a knob is turned. ``runs`` are sampling runs."""
@@ -48,23 +63,12 @@ class PapersView:
         retext(self.methods, papers_text.method_details(paper))
         retext(self.cost, papers_text.arithmetic(None, None, None))
         self.drawn = None
-        figures = (
-            [self.choice, stack(self.curves, look="sheet")] if recorded
-            else [text("<p class='small'>Nothing was recorded on a GPU for this paper yet.</p>")]
-        )  # fmt: skip
-        if runs is not None:
-            figures.append(text(papers_text.sampling_runs(runs)))
-        self.layout[:] = [
-            self.head,
-            text("<h2>Turn its knobs</h2>"),
-            pair(self.form, stack(self.cost, self.sheet), look="aside"),
-            text("<h2>Claims, measured again</h2>"),
-            self.claims,
-            text("<h2>Recorded on a GPU</h2>"),
-            *figures,
-            text("<h2>Methods</h2>"),
-            self.methods,
-        ]
+        retext(self.runs, "" if runs is None else papers_text.sampling_runs(runs))
+        self.recorded_here.visible, self.nothing_recorded.visible = recorded, not recorded
+        self.runs.visible = runs is not None
+        self.body.visible = True
+        if len(self.layout) == 1:  # the first paper: whoever looks at the gallery only does not wait for all this
+            self.layout.append(self.body)
 
     def fields(self, fields: Iterable[Field]) -> None:
         self.form.show(fields)

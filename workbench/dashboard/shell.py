@@ -76,11 +76,10 @@ def turns() -> Turns:
 
 
 @functools.cache
-def keeper() -> garbage.Keeper:
-    """Looks for garbage, once somebody came."""
-    made = garbage.Keeper()
-    PeriodicCallback(made.look, 1000 * LOOK_S).start()
-    return made
+def look_for_garbage() -> garbage.Keeper:
+    """Have the server's keeper look from time to time, from now on."""
+    PeriodicCallback(garbage.keeper.look, 1000 * LOOK_S).start()
+    return garbage.keeper
 
 
 class Bridge(pn.custom.JSComponent):
@@ -214,7 +213,7 @@ def open_session() -> None:
     """Build the dashboard for the visitor whose session is being made (``main.py`` calls this)."""
     _loops[:] = [IOLoop.current()]
     document, in_turn = pn.state.curdoc, turns()
-    behind = keeper()
+    behind = look_for_garbage()
     behind.came()
     visitor = object()
     mailbox = Mailbox(lambda callback: in_turn.put(visitor, document.add_next_tick_callback, callback))
