@@ -1,8 +1,10 @@
 """Figures in documents of their own: what is drawn, what is sent, and what happens when it is lost."""
 
+import gc
 import json
 import queue
 import threading
+import weakref
 
 import numpy as np
 import pytest
@@ -25,7 +27,8 @@ class Place:
 
     def settle(self):
         """Everything is drawn, and what is due on the event loop is done."""
-        when_drawn(lambda: None).result()
+        for _ in range(2):  # what is drawn may leave something behind it
+            when_drawn(lambda: None).result()
         while not self.due.empty():
             self.due.get()()
 
@@ -205,6 +208,25 @@ def test_a_pick_is_handed_on_and_nonsense_is_not():
     for message in ({"picked": [3]}, {"picked": "3"}, {"picked": [None]}, {}, None, {"have": 0}, {"have": 5}):
         figure._handle_msg(message)
     assert picked == [[3]]
+
+
+def test_a_figure_that_is_done_with_is_gone_without_the_collector(place):
+    drawn(place, 25)
+    models = [weakref.ref(model) for model in place.figure.object.references()]
+    assert len(models) > 50
+    gc.disable()
+    try:
+        place.figure.draw(plots.attention_map, maps(26), names(), names())
+        place.settle()
+        assert sum(model() is not None for model in models) <= len(models) // 10
+        change(place, 27)
+        models = [weakref.ref(model) for model in place.figure.object.references()]
+        place.figure.let_go()
+        place.settle()
+        assert sum(model() is not None for model in models) <= len(models) // 10
+    finally:
+        gc.enable()
+    assert place.figure.object is None
 
 
 def test_the_texts_are_bounded():

@@ -145,6 +145,17 @@ def test_every_choice_runs_on_an_image():
                 assert np.isfinite(maps).all() and maps.shape == (4, 4, 16, 16)
 
 
+def test_a_mask_for_texts_is_not_offered_on_an_image_and_does_no_harm(page):
+    page.open({**IMAGE, "b.attention.is_causal": "True"})
+    finished(page)
+    assert page.told[-1] == "" and page.figures is not None
+    assert page.maps["b"].maps[0, 0, 0, 1:].max() > 0  # the first patch sees others
+    assert "attention.is_causal" not in {field.name for field in page.state.card("b")}
+    page.act("page", "source", "text")
+    assert "attention.is_causal" in {field.name for field in page.state.card("b")}
+    assert page.state.b.options("attention")["is_causal"]
+
+
 def test_gallery_shows_grey_images_and_hears_which():
     heard = []
     gallery = Gallery(heard.append)

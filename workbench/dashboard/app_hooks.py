@@ -4,6 +4,8 @@ import sys
 import threading
 from typing import Any
 
+STOP_S = 10.0  # so long the server waits at its end for the step of a job
+
 
 def on_server_loaded(server_context: Any) -> None:
     """Called by the server (see Bokeh's lifecycle hooks)."""
@@ -11,6 +13,14 @@ def on_server_loaded(server_context: Any) -> None:
     # little thing that it does: at Python's usual 5 ms a turn a click would take a second.
     sys.setswitchinterval(0.0005)
     threading.Thread(target=_warm, name="workbench-warm", daemon=True).start()
+
+
+def on_server_unloaded(server_context: Any) -> None:
+    """Nothing is computed any more when Python takes its modules apart."""
+    from workbench.dashboard import figures, shell
+
+    figures.stop()
+    shell.worker().stop(STOP_S)
 
 
 def _warm() -> None:

@@ -106,6 +106,13 @@ class Figure(pn.custom.JSComponent):
         when_drawn(lambda: None).result()
         return None if self._sheet is None else self._sheet.plot
 
+    def let_go(self) -> None:
+        """Nobody looks at it any more."""
+        with self._guard:
+            self._asked += 1
+            self._waiting.clear()
+            self._put(None)
+
     # --- in the painter's thread ---
 
     def _paint(self) -> None:
@@ -140,8 +147,10 @@ class Figure(pn.custom.JSComponent):
                 number = self._count
         self._schedule(functools.partial(self._send_msg, {"count": number, "patch": patch}))
 
-    def _put(self, sheet: Sheet) -> int:
-        self._sheet = sheet
+    def _put(self, sheet: Sheet | None) -> int:
+        before, self._sheet = self._sheet, sheet
+        if before is not None:
+            _painter.submit(_let_go, before)
         self._count += 1
         return self._count
 
@@ -158,8 +167,9 @@ class Figure(pn.custom.JSComponent):
         if sheet is not None:
             with sheet.lock:
                 with self._guard:
-                    number = self._count if sheet is self._sheet else 0
-                self._show(number, sheet.text)
+                    number, replaced = self._count, sheet is not self._sheet
+                if not replaced:
+                    self._show(number, sheet.text)
 
     def _get_model(self, *arguments: Any, **options: Any) -> Any:
         with param.parameterized.discard_events(self):
@@ -174,6 +184,16 @@ class Figure(pn.custom.JSComponent):
             self._on_pick(picked)
         elif "have" in data and data["have"] != self._count:
             self._show_whole()
+
+
+def _let_go(sheet: Sheet) -> None:
+    with sheet.lock:
+        sheet.let_go()
+
+
+def stop() -> None:
+    """For good: what is not drawn yet will not be."""
+    _painter.shutdown(wait=False, cancel_futures=True)
 
 
 def when_drawn(callback: Callable[[], Any]) -> Future:

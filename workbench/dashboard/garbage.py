@@ -1,9 +1,9 @@
 """When Python looks for garbage, in a server that must answer meanwhile.
 
-Python's collector stops every thread while it looks. Young objects are looked through in a moment. A full collection
-looks at everything that lives: half a second and more when fifty visitors are there, and Python makes one whenever
-enough was made. Here what every server holds is passed over, and full collections are made when they are worth it. What
-is free then goes back to the system.
+Python's collector stops every thread, and a full collection looks at everything that lives: half a second and more
+when fifty visitors are there, again and again. Here what one collection left alone is passed over by the next ones,
+which are short therefore. What of it becomes garbage later waits until nobody is there, or until memory has grown; but
+what is large does not wait: figures and samplers are taken apart when they are done with.
 """
 
 from __future__ import annotations
@@ -15,26 +15,21 @@ import time
 
 import psutil
 
-GROWN = 512 * 2**20  # bytes of memory since the last full collection
+GROWN = 2**30  # bytes of memory since everything was looked at
 AT_MOST_EVERY_S = 60.0
-AT_LEAST_EVERY_S = 300.0
-NEVER = 2**30
 
 
 class Keeper:
-    """Makes full collections. ``look`` is to be called every few seconds."""
+    """Looks at everything when it is worth it. ``look`` is to be called every few seconds."""
 
     def __init__(self) -> None:
         self._then, self._held = time.monotonic(), held()
         self._here, self._left = 0, False
 
     def keep(self) -> None:
-        """What lives now stays. From now on full collections are made here only."""
-        gc.collect()
-        gc.freeze()
-        young, middle, _ = gc.get_threshold()
-        gc.set_threshold(young, middle, NEVER)
-        self._then, self._held = time.monotonic(), held()
+        """From now on collections are short."""
+        gc.callbacks.append(_pass_over)
+        self._look_at_everything()
 
     def came(self) -> None:
         self._here += 1
@@ -45,13 +40,22 @@ class Keeper:
         self._left = True
 
     def look(self) -> None:
-        """A full collection, if the last visitor has left, much was taken since the last one, or that was long ago."""
-        since = time.monotonic() - self._then
-        grown = since > AT_MOST_EVERY_S and held() - self._held > GROWN
-        if grown or since > AT_LEAST_EVERY_S or (self._left and not self._here):
-            gc.collect()
-            give_back()
-            self._then, self._held, self._left = time.monotonic(), held(), False
+        """Look at everything, if the last visitor has left, or memory has grown."""
+        grown = time.monotonic() - self._then > AT_MOST_EVERY_S and held() - self._held > GROWN
+        if grown or (self._left and not self._here):
+            self._look_at_everything()
+
+    def _look_at_everything(self) -> None:
+        gc.unfreeze()
+        gc.collect()
+        give_back()
+        self._then, self._held, self._left = time.monotonic(), held(), False
+
+
+def _pass_over(phase: str, info: dict[str, int]) -> None:
+    """What a full collection left alone is passed over from now on."""
+    if phase == "stop" and info["generation"] == 2:
+        gc.freeze()
 
 
 def held() -> int:

@@ -79,7 +79,7 @@ def why_not(what: str, name: str, implementation: str = "auto") -> list[str]:
 def options(configuration: Configuration, collection: str) -> dict[str, Any]:
     """A configuration as the keyword arguments of ``swapping.swapped``."""
     chosen: dict[str, Any] = {"mixer": configuration.mixer.name}
-    knobs = seeing.mixer_options(configuration)
+    knobs = seeing.mixer_options(configuration, "image")
     if seeing.uses_natural_tree(configuration):
         knobs |= {"block": patches(collection), "levels": 2}
     if knobs:

@@ -74,6 +74,7 @@ class Worker:
         self._now: Job | None = None
         self._since_long = 0
         self._thread: threading.Thread | None = None
+        self._stopped = False
 
     # --- called from any thread; none of these waits for a step ---
 
@@ -107,6 +108,16 @@ class Worker:
                 job.stop.set()
             self._changed.notify()
 
+    def stop(self, wait_s: float) -> None:
+        """For good: no further step is begun. Waits so long at most for the one that is under way."""
+        with self._changed:
+            self._stopped = True
+            if self._now is not None:
+                self._now.stop.set()
+            self._changed.notify()
+        if self._thread is not None:
+            self._thread.join(wait_s)
+
     def ahead(self, job: Job) -> int:
         """How many jobs will have a turn before ``job`` has its next one."""
         with self._changed:
@@ -136,8 +147,10 @@ class Worker:
         give_way()
         while True:
             with self._changed:
-                while (job := self._next()) is None:
+                while not self._stopped and (job := self._next()) is None:
                     self._changed.wait()
+                if self._stopped:
+                    return
                 self._now = job
             self._before_a_step()
             unfinished = self._advance(job)
@@ -219,6 +232,7 @@ class Desk:
         self.jobs: dict[str, Job] = {}
         self._ended: set[Job] = set()
         self.closed = False
+        self.leaving: list[Callable[[], None]] = []  # what is called when the visitor has gone
 
     def schedule(self, callback: Callable[[], None]) -> None:
         """Put a callback on the visitor's event loop, from any thread; nothing once he has gone."""
@@ -268,6 +282,9 @@ class Desk:
         self.closed = True
         self.worker.drop(self.session)
         self.jobs.clear()
+        for leave in self.leaving:
+            leave()
+        self.leaving.clear()
 
 
 class Mailbox:

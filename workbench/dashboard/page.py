@@ -44,7 +44,9 @@ class Page:
 
     def figure(self, **options: Any) -> Figure:
         """A place for a figure."""
-        return Figure(self.desk.schedule, **options)
+        made = Figure(self.desk.schedule, **options)
+        self.desk.leaving.append(made.let_go)
+        return made
 
     def csv(self) -> str:
         """The numbers on the page as CSV; empty when there are none yet."""

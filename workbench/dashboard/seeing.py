@@ -104,8 +104,9 @@ def uses_natural_tree(configuration: Configuration) -> bool:
 
 
 def idle(configuration: Configuration, source: str = "text") -> set[tuple[str, str]]:
-    """The (toggle, knob) that make no difference as things stand, on a text or an image."""
-    found = {("activation", ORDER.name)} if source == "image" else set()
+    """The (toggle, knob) that make no difference as things stand, on a text or an image: the network that looks at
+    images says itself that every patch sees all others."""
+    found = {("activation", ORDER.name), (configuration.mixing, "is_causal")} if source == "image" else set()
     if configuration.mixing != "attention":
         found |= {("attention", name) for name in configuration.method("attention").knobs}
     if uses_natural_tree(configuration):
@@ -113,9 +114,9 @@ def idle(configuration: Configuration, source: str = "text") -> set[tuple[str, s
     return found
 
 
-def mixer_options(configuration: Configuration) -> dict[str, Any]:
+def mixer_options(configuration: Configuration, source: str = "text") -> dict[str, Any]:
     """The knobs of the mixer itself that differ from their defaults and make a difference."""
-    without = idle(configuration)
+    without = idle(configuration, source)
     return {
         name: value
         for name, value in configuration.mixer_options.items()

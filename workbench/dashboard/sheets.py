@@ -63,6 +63,14 @@ class Sheet:
         document.models.flush_synced(lambda model: not serializer.has_ref(model))
         return patch
 
+    def let_go(self) -> None:
+        """The figure is not needed any more. A document and its models refer to each other: left alone, they would wait
+        for Python's collector. The sheet cannot be used afterwards."""
+        document, self._document = self._document, None
+        if document is not None:
+            for model in list(document.models):
+                vars(model).clear()
+
     def _read(self) -> Document:
         if self._document is None:
             [plot] = Deserializer().deserialize(json.loads(self._text)["roots"])

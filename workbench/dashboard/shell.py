@@ -42,12 +42,8 @@ log = logging.getLogger(__name__)
 
 
 GIVE_WAY_S = 0.5  # so long a job waits for clicks at most before each of its steps
-START_S = 60.0  # so long it waits at most for the kernels
 LOOK_S = 5.0  # so often it is asked whether it is time to look for garbage
 _loops: list[IOLoop] = []  # the event loop of this server, once somebody came
-# PyTorch must not be asked for a kernel while another thread makes kernels known to it: not set while ``warm`` does.
-kernels_here = threading.Event()
-kernels_here.set()
 
 
 @functools.cache
@@ -61,7 +57,6 @@ def clicks_first() -> None:
 
     Python runs one thread at a time. A job that went on meanwhile would take every second turn from the answers.
     """
-    kernels_here.wait(START_S)
     if _loops:
         gone_round = threading.Event()
         _loops[0].add_callback(gone_round.set)
@@ -251,24 +246,20 @@ def open_session() -> None:
 
 def warm() -> None:
     """Import the pages, load the pretrained encoder and swap every method in once, so that no visitor waits for it."""
-    kernels_here.clear()
-    try:
-        _import_everything()
-        from workbench.dashboard import inspecting, measuring, racers, racing
-        from workbench.dashboard.measure_page import MeasureState
-        from workbench.dashboard.train_page import TrainState
+    _import_everything()
+    from workbench.dashboard import inspecting, measuring, racers, racing
+    from workbench.dashboard.measure_page import MeasureState
+    from workbench.dashboard.train_page import TrainState
 
-        sweep = MeasureState(device())
-        for family in measuring.families():
-            sweep.turn_to(family)
-            sweep.fields(running=False, refused="")  # asks every implementation whether it can run here
-            measuring.estimate(sweep.request, device())  # PyTorch imports a part of itself for it
-        for task in filter(lambda task: not racers.task_why_not(task), racers.TASKS):
-            race = TrainState()
-            race.turn_to(task)
-            race.card("a")  # reads the task's data, and asks every mixer whether it can learn it
-    finally:
-        kernels_here.set()
+    sweep = MeasureState(device())
+    for family in measuring.families():
+        sweep.turn_to(family)
+        sweep.fields(running=False, refused="")  # asks every implementation whether it can run here
+        measuring.estimate(sweep.request, device())  # PyTorch imports a part of itself for it
+    for task in filter(lambda task: not racers.task_why_not(task), racers.TASKS):
+        race = TrainState()
+        race.turn_to(task)
+        race.card("a")  # reads the task's data, and asks every mixer whether it can learn it
     _draw_first_screens()
     desk = Desk(worker(), lambda callback: None)
     desk.run("mixers", racing.try_mixers(device()), lambda value: None, lane="long")
