@@ -16,7 +16,6 @@ MATRICES = """() => Bokeh.documents.flatMap((document) => [...document._all_mode
   .map((model) => JSON.stringify(Array.from(model.data_source.data.image[0]))).sort()"""
 
 
-
 def test_phrases_are_chosen_edited_and_followed_by_the_map(visit):
     page = visit(f"?text={TEXT}")
     card(page, "B").get_by_label("Hierarchy").select_option("hierarchical_attention")
@@ -89,3 +88,51 @@ def test_a_papers_knob_is_turned_and_leads_to_the_other_pages(visit):
     page.get_by_role("link", name="Inspect it as B").click()
     page.get_by_label("Your sentence").wait_for()
     assert card(page, "B").get_by_label("Hierarchy").input_value() == "hierarchical_attention"
+
+
+PLOT = """(start) => Bokeh.documents.flatMap((document) => [...document._all_models.values()])
+  .find((model) => model.type === "Figure" && model.title?.text.startsWith(start))"""
+
+
+def test_a_tapped_head_is_shown_large_and_both_maps_show_the_same_part(visit):
+    page = visit()
+    quiet(page)
+    page.wait_for_function(f"({PLOT})('A · layer') && ({PLOT})('B · layer')")
+    page.evaluate("""() => Bokeh.documents.flatMap((document) => [...document._all_models.values()])
+      .find((model) => model.tags?.includes("picked")).selected.indices = [4 * 12 + 7]""")
+    page.wait_for_url(re.compile("layer=4&head=7"))
+    for side in "AB":
+        page.wait_for_function(f"({PLOT})('{side} · layer 4, head 7')")
+    picked = """() => Bokeh.documents.flatMap((document) => [...document._all_models.values()])
+      .filter((model) => model.tags?.includes("picked")).map((model) => model.selected.indices[0])"""
+    page.wait_for_function(f"JSON.stringify(({picked})()) === '[55,55]'")
+    shown = page.evaluate(f"""() => {{
+      const [a, b] = ["A · layer", "B · layer"].map({PLOT})
+      const cross = (plot) => plot.toolbar.tools.find((tool) => tool.type === "CrosshairTool").overlay[1]
+      a.x_range.setv({{start: 2, end: 6}})
+      b.y_range.setv({{start: 5, end: 1}})
+      cross(b).location = 3
+      return [b.x_range.start, b.x_range.end, a.y_range.start, a.y_range.end, cross(a).location]
+    }}""")
+    assert shown == [2, 6, 5, 1, 3]
+
+
+def test_a_figure_that_was_hidden_is_drawn_when_it_is_shown(visit):
+    page = visit()
+    page.get_by_role("switch", name="Show the difference").check()
+    page.wait_for_function(f"({PLOT})('A − B')")
+    box = """() => { const plot = (PLOT)('A − B'), view = [...Bokeh.index.roots].find((view) => view.model === plot)
+      if (!view) return false
+      const {width, height} = view.el.getBoundingClientRect(), frame = view.frame.bbox
+      return width > 500 && height > 400 && frame.width > 300 && frame.height > 300 }""".replace("PLOT", PLOT)
+    page.wait_for_function(box)
+    page.get_by_role("switch", name="Show the difference").uncheck()
+    page.wait_for_url(lambda url: "difference" not in url)
+    slider(page, "Head").fill("4")
+    page.wait_for_url(re.compile("head=4"))
+    page.get_by_role("switch", name="Show the difference").check()
+    page.wait_for_function(box)
+    page.get_by_role("link", name="Measure", exact=True).click()
+    page.get_by_label("Number format").wait_for()
+    page.go_back()
+    page.wait_for_function(box)
