@@ -29,6 +29,7 @@ def test_a_race_is_drawn_while_it_runs_and_is_reproduced_by_its_link(visit):
     strip = page.locator(".strip").inner_text()
     assert re.search(r"held-out accuracy\s+[\d.]+ %", strip) and "→" in strip
     again = visit("?" + page.url.split("?", 1)[1])
+    again.get_by_text("one step").wait_for()
     assert again.locator(".strip").inner_text() == strip
 
 

@@ -35,7 +35,7 @@ class Keeper:
         self._here += 1
 
     def left(self) -> None:
-        """A visitor left: what was his is garbage."""
+        """A visitor left, and with them what was only theirs."""
         self._here -= 1
         self._left = True
 

@@ -235,7 +235,7 @@ class Desk:
         self.leaving: list[Callable[[], None]] = []  # what is called when the visitor has gone
 
     def schedule(self, callback: Callable[[], None]) -> None:
-        """Put a callback on the visitor's event loop, from any thread; nothing once he has gone."""
+        """Put a callback on the visitor's event loop, from any thread; nothing once they have gone."""
         if not self.closed:
             self._schedule(callback)
 
