@@ -7,6 +7,7 @@ of the page; and it is drawn on the event loop, where every click waits. Here a 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import threading
@@ -85,7 +86,7 @@ class Figure(pn.custom.JSComponent):
             else:
                 number = self._put(Sheet(text))
         if text is None:
-            _painter.submit(self._paint)
+            _submit(self._paint)
         else:
             self._show(number, text)
 
@@ -98,7 +99,7 @@ class Figure(pn.custom.JSComponent):
                 self._waiting[-1] = stroke
                 return
             self._waiting.append(stroke)
-        _painter.submit(self._paint)
+        _submit(self._paint)
 
     @property
     def object(self) -> Plot | None:
@@ -150,7 +151,7 @@ class Figure(pn.custom.JSComponent):
     def _put(self, sheet: Sheet | None) -> int:
         before, self._sheet = self._sheet, sheet
         if before is not None:
-            _painter.submit(_let_go, before)
+            _submit(functools.partial(_let_go, before))
         self._count += 1
         return self._count
 
@@ -184,6 +185,11 @@ class Figure(pn.custom.JSComponent):
             self._on_pick(picked)
         elif "have" in data and data["have"] != self._count:
             self._show_whole()
+
+
+def _submit(work: Callable[[], None]) -> None:
+    with contextlib.suppress(RuntimeError):  # the server has come to its end
+        _painter.submit(work)
 
 
 def _let_go(sheet: Sheet) -> None:
