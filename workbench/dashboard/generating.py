@@ -40,8 +40,6 @@ TURN_S = 0.03  # so long a walk keeps the device, and a step longer
 SETTLE, SETTLE_S = 6, 0.04
 ROUNDS, BUDGET_S = 3, 12.0  # the walks are repeated so often for their times, unless that would take longer
 
-PARTS = tuple(f"workbench.models.{name}" for name in ("diffusion", "stage", "caching"))  # where a sampler's are made
-
 cache = Cache(limit=64 * 2**20)
 
 GUIDANCE = Knob("guidance", "float", 1.0, "Above 1: digits exaggerated.", Range(1.0, 5.0))
@@ -232,26 +230,10 @@ def model(device: str) -> dit.DiT:
 
 
 def _sample(setting: Setting, configuration: Configuration, device: str) -> Iterator[diffusion.Step]:
-    sampler = diffusion.Sampler(
-        model(device), steps=setting.steps, guidance=setting.guidance,
-        caching=configuration.methods["caching"], options=configuration.options("caching"),
+    return diffusion.sample(
+        model(device), setting.noise().to(device), setting.all_labels().to(device), steps=setting.steps,
+        guidance=setting.guidance, caching=configuration.methods["caching"], options=configuration.options("caching"),
     )  # fmt: skip
-    try:
-        yield from sampler.steps_of(setting.noise().to(device), setting.all_labels().to(device))
-    finally:
-        _take_apart(sampler)
-
-
-def _take_apart(sampler: diffusion.Sampler) -> None:
-    """Free what a sampler holds, up to a hundred MiB. Its parts refer to each other: left alone, they would wait for
-    Python's collector, which comes seldom in a server with many visitors."""
-    waiting: list[Any] = [sampler]
-    while waiting:
-        held = vars(waiting.pop())
-        waiting += [
-            each for each in held.values() if type(each).__module__.startswith(PARTS) and hasattr(each, "__dict__")
-        ]
-        held.clear()
 
 
 def _walk(side: str, setting: Setting, configuration: Configuration, device: str) -> Iterator[Going | Walk]:

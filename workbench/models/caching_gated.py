@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import copy
 
 import numpy as np
@@ -28,9 +29,10 @@ class Mailbox:
         self.there.copy_(self.here[step], non_blocking=True)
 
 
-class Gated(Strategy):
-    """What decides at the first block: parts "begin", "full" and "forecast"."""
+class Gated(Strategy, abc.ABC):
+    """What decides at the first block, after "begin", between "full" and "forecast"."""
 
+    parts = (*Strategy.parts, "begin", "forecast")
     waits = True
 
     def __init__(self, stage: Stage, steps: int) -> None:
@@ -39,13 +41,14 @@ class Gated(Strategy):
         self.first = stage.empty(*shape)
         self.counts = torch.zeros(stage.batch, 2, dtype=stage.images.dtype, device=stage.device)
         self.seen = torch.zeros(stage.batch, 2, dtype=stage.images.dtype, pin_memory=stage.device.type == "cuda")
-        self.parts |= {"begin": self.begin, "forecast": self.forecast}
 
+    @abc.abstractmethod
     def begin(self) -> None:
-        raise NotImplementedError
+        """The first block, and the sums by which its forecast is judged."""
 
+    @abc.abstractmethod
     def forecast(self) -> None:
-        raise NotImplementedError
+        """The other blocks, from what was kept of them."""
 
     def look(self) -> np.ndarray:
         """The two sums of every row, once the device has them: the one moment at which the host waits."""

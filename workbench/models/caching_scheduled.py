@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 from typing import Any
 
 import torch
@@ -14,22 +15,24 @@ from workbench_kernels import forecast as kernels
 from workbench_kernels.forecast_ahead import refresh_ahead_
 
 
-class Scheduled(Strategy):
+class Scheduled(Strategy, abc.ABC):
     """Steps are full on a fixed schedule, and forecast in between."""
+
+    parts = (*Strategy.parts, "forecast")
 
     def __init__(self, stage: Stage, steps: int, *, interval: int, order: int, first_full: int, weights: str) -> None:
         super().__init__(stage, steps)
         self.schedule = full_steps(steps, interval, first_full)
         self.entries = order + 1
-        self.parts["forecast"] = self.forecast
 
     @property
     def weights(self) -> Tensor:
         """Of the present step's forecast, (batch, entries): the last columns of its numbers."""
         return self.stage.own[-self.entries :].expand(self.stage.batch, -1)
 
+    @abc.abstractmethod
     def forecast(self) -> None:
-        raise NotImplementedError
+        """A step in between."""
 
     def go(self, step: int, play: Play, record: bool) -> Outcome:
         if self.schedule[step]:
@@ -39,8 +42,9 @@ class Scheduled(Strategy):
         play("forecast")
         return Outcome(share=0.0, error=recorded.get("true_error"), **recorded)
 
+    @abc.abstractmethod
     def compare(self) -> dict[str, Any]:
-        raise NotImplementedError
+        """The errors of this step's forecast, as an ``Outcome`` names them."""
 
 
 class ModuleCache(Scheduled):

@@ -29,16 +29,16 @@ class Outcome:
 class Strategy:
     """Every step in full: the uncached sampler, and what the others refine.
 
-    ``parts`` hold no decision: each can be captured as a CUDA graph, and which one is played is decided on the host, in
-    ``go``. Without graphs the same parts are simply called. What a part needs to know of its step it reads from the
-    stage's tables, so the host sends nothing.
+    ``parts`` names the methods that hold no decision: each can be captured as a CUDA graph, and which one is played is
+    decided on the host, in ``go``. Without graphs the same methods are simply called. What a part needs to know of its
+    step it reads from the stage's tables, so the host sends nothing.
     """
 
+    parts: tuple[str, ...] = ("look_ahead", "full")
     waits = False  # whether a step's decision waits for the device
 
     def __init__(self, stage: Stage, steps: int) -> None:
         self.stage, self.steps = stage, steps
-        self.parts: dict[str, Callable[[], None]] = {"look_ahead": stage.look_ahead, "full": self.full}
 
     @classmethod
     def columns(cls, steps: int, **options: Any) -> Tensor:
@@ -49,6 +49,9 @@ class Strategy:
     def reach(cls, steps: int, **options: Any) -> list[int]:
         """How many steps beyond itself each step looks, in the stage's tables."""
         return [0] * steps
+
+    def look_ahead(self) -> None:
+        self.stage.look_ahead()
 
     def full(self) -> None:
         stage = self.stage

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from workbench import controls
 from workbench.generation import confidence_gated_taylor, taylorseer
-from workbench.models.caching import ALSO, STRATEGIES, Outcome, Stage, plain
+from workbench.models.caching import ALSO, STRATEGIES, Outcome, Stage, Strategy, plain
 from workbench.models.diffusion_quality import Quality, quality
 from workbench.models.diffusion_training import TIME_SCALE, DiffusionLap, train_dit
 from workbench.models.dit import DiT
@@ -189,7 +189,7 @@ class _Run:
     """The tensors of a sampling run, and its strategy's parts, as graphs where graphs are wanted."""
 
     def __init__(self, sampler: Sampler, noise: Tensor) -> None:
-        self.sampler = sampler
+        self.steps = sampler.steps
         kind = STRATEGIES[sampler.caching]
         numbers = torch.cat((sampler.factors, kind.columns(sampler.steps, **sampler.options)), dim=1)
         exact = torch.float64 if noise.dtype == torch.float64 else torch.float32
@@ -198,7 +198,7 @@ class _Run:
         self.stage = Stage(sampler.model, images, sampler.guidance, sampler.times, numbers, max(self.reach))
         self.strategy = kind(self.stage, sampler.steps, **sampler.options)
         self.known = 0  # up to which step, not including it, the stage has looked ahead
-        self.play = _capture(self.strategy.parts, self.stage.rewind) if sampler.graphs else self._call
+        self.graphs = _captured(self.strategy) if sampler.graphs else {}
 
     @property
     def cache_bytes(self) -> int:
@@ -218,31 +218,34 @@ class _Run:
         self.known = 0
 
     def step(self, step: int, record: bool) -> Outcome:
-        if min(step + self.reach[step], self.sampler.steps - 1) >= self.known:
+        if min(step + self.reach[step], self.steps - 1) >= self.known:
             self.play("look_ahead")
             self.known = step + self.stage.ahead
         return self.strategy.go(step, self.play, record)
 
-    def _call(self, part: str) -> None:
-        self.strategy.parts[part]()
+    def play(self, part: str) -> None:
+        if self.graphs:
+            self.graphs[part].replay()
+        else:
+            getattr(self.strategy, part)()
 
 
-def _capture(parts: Mapping[str, Callable[[], None]], rewind: Callable[[], None]) -> Callable[[str], None]:
-    """The parts as CUDA graphs, and the function that plays one by name."""
+def _captured(strategy: Strategy) -> dict[str, torch.cuda.CUDAGraph]:
+    """A strategy's parts as CUDA graphs, by name."""
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):  # compiles kernels and makes handles, which cannot be captured
-        for part in parts.values():
-            rewind()
-            part()
+        for name in strategy.parts:
+            strategy.stage.rewind()
+            getattr(strategy, name)()
     torch.cuda.current_stream().wait_stream(side)
     graphs, pool = {}, None
-    for name, part in parts.items():
+    for name in strategy.parts:
         graphs[name] = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graphs[name], pool=pool):
-            part()
+            getattr(strategy, name)()
         pool = graphs[name].pool()  # parts run one after the other, and leave nothing behind but the stage
-    return lambda name: graphs[name].replay()
+    return graphs
 
 
 def _wait(tensor: Tensor) -> None:
@@ -333,7 +336,7 @@ def record(
     def full() -> None:
         run.stage.finish(run.stage.model.run(run.stage.tokens(), run.stage.modulation, add=add))
 
-    run.strategy.parts["full"] = full
+    run.strategy.full = full  # in place of the strategy's own
     for step in range(steps):
         run.step(step, record=False)
     if model.config.depth == 1:  # one block is the first and the last
