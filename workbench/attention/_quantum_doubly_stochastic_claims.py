@@ -143,33 +143,22 @@ CLAIMS = (
     ),
 )
 
-_SIDE_BY_SIDE = ("fast", "reference", "torch_compile")
+_AS_GRAPH = {"directions": ("forward",), "replayed": True}
 
 RECORDINGS = (
     *(
         Recording(
-            group=f"Sinkhorn, {iterations} half-steps, {dtype}",
+            group=f"Sinkhorn, {iterations} half-steps, {dtype}{words}",
             methods=("sinkhorn_attention",),
             sizes=(1024,),
             shape={"batch": 8, "heads": 16, "head_dim": 64},
             options={"iterations": iterations},
-            implementations=_SIDE_BY_SIDE,
             dtype=dtype,
+            **settings,
         )
-        for iterations in (5, 10)
-        for dtype in ("bfloat16", "float32")
-    ),
-    *(
-        Recording(
-            group=f"Sinkhorn, {iterations} half-steps, {dtype}, as a graph",
-            methods=("sinkhorn_attention",),
-            sizes=(1024,),
-            shape={"batch": 8, "heads": 16, "head_dim": 64},
-            options={"iterations": iterations},
-            implementations=("fast", "torch_compile"),
-            dtype=dtype,
-            directions=("forward",),
-            replayed=True,
+        for words, settings in (
+            ("", {"implementations": ("fast", "reference", "torch_compile")}),
+            (", as a graph", {"implementations": ("fast", "torch_compile"), **_AS_GRAPH}),
         )
         for iterations in (5, 10)
         for dtype in ("bfloat16", "float32")
@@ -181,8 +170,7 @@ RECORDINGS = (
         shape={"batch": 32, "heads": 8},
         implementations=("fast",),
         dtype="float32",
-        directions=("forward",),
-        replayed=True,
+        **_AS_GRAPH,
     ),
     Recording(
         group="Sinkhorn, by length",
