@@ -43,7 +43,7 @@ def forecast(derivatives: Tensor, weights: Tensor, out: Tensor | None = None) ->
     Not differentiable: what a sampler calls, on any device. ``out`` (batch, tokens, width), contiguous, takes the
     result if given.
     """
-    if _has_kernel(derivatives):
+    if has_kernel(derivatives):
         return _forecast_on_cuda(None, derivatives[:, None], None, weights, out)
     result = _combined(derivatives.to(arithmetic(derivatives.dtype)), weights).to(derivatives.dtype)
     return result if out is None else out.copy_(result)
@@ -61,7 +61,7 @@ def refresh_derivatives(feature: Tensor, derivatives: Tensor, rates: Tensor) -> 
 def refresh_(feature: Tensor, derivatives: Tensor, rates: Tensor) -> None:
     """``refresh_derivatives``, in place: one read and one write of the stack. ``derivatives`` may have gaps between its
     batches and entries, as one module's part of a network's stack has. Not differentiable."""
-    if _has_kernel(derivatives):
+    if has_kernel(derivatives):
         _refresh_on_cuda(feature, derivatives, derivatives, rates)
     else:
         _refresh_in_pieces(feature, derivatives, rates, derivatives)
@@ -73,7 +73,7 @@ def add_gated(hidden: Tensor, feature: Tensor, gates: Tensor) -> Tensor:
     hidden and feature (batch, tokens, width), gates (batch, width). What a sampler calls after every module: on CUDA
     one kernel, the product not rounded. Not differentiable.
     """
-    if _has_kernel(hidden):
+    if has_kernel(hidden):
         return _add_gated_on_cuda(hidden, feature, gates)
     return torch.addcmul(hidden, gates[:, None], feature)
 
@@ -91,7 +91,7 @@ def error_sums(hidden: Tensor, derivatives: Tensor, weights: Tensor) -> Tensor:
 # --- CUDA ------------------------------------------------------------------------------------------------------------
 
 
-def _has_kernel(tensor: Tensor) -> bool:
+def has_kernel(tensor: Tensor) -> bool:
     """Whether there is a kernel for it; a sampler in float64, or without Triton, gets plain PyTorch on any device."""
     return tensor.is_cuda and not why_not(tensor.dtype)
 
@@ -229,17 +229,17 @@ def _combined(derivatives: Tensor, weights: Tensor) -> Tensor:
 
 
 def _forecast_modules(hidden: Tensor, derivatives: Tensor, gates: Tensor, weights: Tensor) -> Tensor:
-    chosen = forecast_modules_triton if _has_kernel(hidden) else forecast_modules_torch
+    chosen = forecast_modules_triton if has_kernel(hidden) else forecast_modules_torch
     return chosen(hidden, derivatives, gates, weights)
 
 
 def _refresh_derivatives(feature: Tensor, derivatives: Tensor, rates: Tensor) -> Tensor:
-    chosen = refresh_derivatives_triton if _has_kernel(feature) else refresh_derivatives_torch
+    chosen = refresh_derivatives_triton if has_kernel(feature) else refresh_derivatives_torch
     return chosen(feature, derivatives, rates)
 
 
 def _error_sums(hidden: Tensor, derivatives: Tensor, weights: Tensor) -> Tensor:
-    chosen = error_sums_triton if _has_kernel(hidden) else error_sums_torch
+    chosen = error_sums_triton if has_kernel(hidden) else error_sums_torch
     return chosen(hidden, derivatives, weights)
 
 
@@ -322,7 +322,7 @@ torch.library.register_autograd("workbench::error_sums", _differentiate_error, s
 if triton is not None:
 
     @triton.jit
-    def _tile(tokens, width, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    def piece_of_rows(tokens, width, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
         """This program's batch element, its place among that element's tiles, row (ROWS, 1) and column (1, COLUMNS)
         numbers, and the mask."""
         across = tl.cdiv(width, COLUMNS)
@@ -343,7 +343,7 @@ if triton is not None:
         stride_batch, stride_module, stride_entry, gate_batch, gate_module, weight_batch, weight_entry,
         ENTRIES: tl.constexpr, GATED: tl.constexpr, UNROLL: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
     ):  # fmt: skip
-        batch, _, row, column, mask = _tile(tokens, width, ROWS, COLUMNS)
+        batch, _, row, column, mask = piece_of_rows(tokens, width, ROWS, COLUMNS)
         place = row * width + column
         own = batch * tokens * width + place
         source = derivatives + batch * stride_batch + place
@@ -368,7 +368,7 @@ if triton is not None:
         feature, old, new, rates, tokens, width, old_batch, old_entry, new_batch, new_entry, rate_stride,
         ENTRIES: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
     ):  # fmt: skip
-        batch, _, row, column, mask = _tile(tokens, width, ROWS, COLUMNS)
+        batch, _, row, column, mask = piece_of_rows(tokens, width, ROWS, COLUMNS)
         place = row * width + column
         value = _stream(feature + batch * tokens * width + place, mask)
         rate = tl.load(rates + batch * rate_stride).to(tl.float32)
@@ -384,7 +384,7 @@ if triton is not None:
     def _add_gated_kernel(
         hidden, feature, gates, out, tokens, width, gate_stride, ROWS: tl.constexpr, COLUMNS: tl.constexpr
     ):
-        batch, _, row, column, mask = _tile(tokens, width, ROWS, COLUMNS)
+        batch, _, row, column, mask = piece_of_rows(tokens, width, ROWS, COLUMNS)
         own = batch * tokens * width + row * width + column
         gate = tl.load(gates + batch * gate_stride + column, mask=column < width, other=0.0).to(tl.float32)
         before = tl.load(hidden + own, mask=mask, other=0.0).to(tl.float32)
@@ -397,7 +397,7 @@ if triton is not None:
         stride_batch, stride_entry, weight_batch, weight_entry,
         ENTRIES: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
     ):  # fmt: skip
-        batch, within, row, column, mask = _tile(tokens, width, ROWS, COLUMNS)
+        batch, within, row, column, mask = piece_of_rows(tokens, width, ROWS, COLUMNS)
         place = row * width + column
         truth = tl.load(hidden + batch * tokens * width + place, mask=mask, other=0.0).to(tl.float32)
         forecast = tl.zeros((ROWS, COLUMNS), tl.float32)

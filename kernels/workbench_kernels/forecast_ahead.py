@@ -13,7 +13,7 @@ microseconds at 4 TB/s. The sums, float32, are 2.4 MB a step.
 import torch
 from torch import Tensor
 
-from workbench_kernels.forecast import _has_kernel
+from workbench_kernels.forecast import has_kernel
 from workbench_kernels.tiles import arithmetic, next_power_of_2
 
 try:
@@ -22,7 +22,7 @@ try:
 except ImportError:  # `tiles.why_not` says so
     triton = None
 if triton is not None:
-    from workbench_kernels.forecast import _tile
+    from workbench_kernels.forecast import piece_of_rows
 
 # Numbers and warps of a program. Narrow tiles: a row of gates is read for every step ahead and shared by all rows.
 TILE, COLUMNS, WARPS = 512, 64, 2
@@ -48,7 +48,7 @@ def refresh_ahead_(stack: Tensor, gates: Tensor, numbers: Tensor, at: Tensor, su
     of gates; its weights should be zero. Sums run in a fixed order, in float32 (float64 for float64). Not
     differentiable: what a sampler calls, on any device.
     """
-    chosen = _refresh_ahead_on_cuda if _has_kernel(stack) and sums.dtype == torch.float32 else _refresh_ahead_plainly
+    chosen = _refresh_ahead_on_cuda if has_kernel(stack) and sums.dtype == torch.float32 else _refresh_ahead_plainly
     chosen(stack, gates, numbers, at, sums)
 
 
@@ -99,7 +99,7 @@ if triton is not None:
         last, gate_step, gate_batch, gate_module, number_step, sum_step,
         ENTRIES: tl.constexpr, AHEAD: tl.constexpr, UNROLL: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
     ):  # fmt: skip
-        batch, _, row, column, mask = _tile(tokens, width, ROWS, COLUMNS)
+        batch, _, row, column, mask = piece_of_rows(tokens, width, ROWS, COLUMNS)
         within = row * width + column
         now = tl.load(at)
         numbers += now * number_step
