@@ -299,7 +299,7 @@ def timed(frame: pd.DataFrame) -> dict[str, float]:
 def crossings(recorded: pd.DataFrame) -> dict[str, float]:
     """From how many tokens on hierarchical attention beats the fastest softmax attention, by the recorded replays: as
     measured (``median_ms``), and if both ran at the machine's ceilings (``floor_ms``)."""
-    rows = recorded[(recorded["replayed"] == True) & (recorded["status"] == "ok")]  # noqa: E712 - empty in older rows
+    rows = recorded[recorded["replayed"] & (recorded["status"] == "ok")]
     found = {}
     for column in ("median_ms", "floor_ms"):
         best = rows.pivot_table(index="size", columns="method", values=column, aggfunc="min").dropna()
