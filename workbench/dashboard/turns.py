@@ -39,7 +39,7 @@ class Turns:
             self._soon(self._next)
 
     def forget(self, visitor: Hashable) -> None:
-        """The visitor has gone: nothing of his is begun any more."""
+        """The visitor has gone: nothing of theirs is begun any more."""
         with self._lock:
             self._waiting.pop(visitor, None)
 
