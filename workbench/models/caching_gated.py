@@ -3,30 +3,17 @@
 from __future__ import annotations
 
 import abc
-import copy
+import itertools
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from workbench.generation.taylorseer import Clock
+from workbench.generation.taylorseer import taylor_weights
 from workbench.models.caching_strategy import Outcome, Play, Strategy, distance, plain
 from workbench.models.dit import Modulation
 from workbench.models.stage import Stage
 from workbench_kernels import forecast as kernels
-
-
-class Mailbox:
-    """A small tensor that the host fills for the device, once a step. Its copies here are pinned, so that sending does
-    not wait, and one for each step, so that none is overwritten before it was sent."""
-
-    def __init__(self, stage: Stage, steps: int, *shape: int) -> None:
-        self.there = torch.zeros(*shape, dtype=stage.images.dtype, device=stage.device)
-        self.here = torch.zeros(steps, *shape, dtype=stage.images.dtype, pin_memory=stage.device.type == "cuda")
-
-    def send(self, step: int, values: np.ndarray) -> None:
-        self.here[step] = torch.from_numpy(values)
-        self.there.copy_(self.here[step], non_blocking=True)
 
 
 class Gated(Strategy, abc.ABC):
@@ -79,13 +66,13 @@ class GatedCache(Gated):
         shape = self.first.shape[1:]
         self.orders = (order_first, order_last)
         self.first_stack, self.last_stack = (stage.empty(order + 1, *shape) for order in self.orders)
-        # What each row needs to know in a step: the rates if it is refreshed, the weights if it is not.
-        parts = (1, 1, order_first + 1, order_last + 1)
-        self.known = torch.zeros(stage.batch, sum(parts), dtype=stage.images.dtype, device=stage.device)
-        first_rate, last_rate, self.first_weights, self.last_weights = self.known.split(parts, dim=1)
-        self.first_rate, self.last_rate = first_rate[:, 0], last_rate[:, 0]
-        # The same for the next step, if the row is refreshed now, and if not: sent before that is decided.
-        self.mail = Mailbox(stage, steps, 2, *self.known.shape)
+        # Rows are refreshed at different steps. Each counts its steps since the last refresh and its refreshes; what
+        # follows from that stands in a table, so that the host sends nothing.
+        self.age, self.refreshes = torch.zeros(2, stage.batch, dtype=torch.int64, device=stage.device)
+        self.table = _factors(steps, *self.orders).to(stage.images)
+        self.factors = torch.zeros(stage.batch, self.table.shape[2], dtype=stage.images.dtype, device=stage.device)
+        rate, self.first_weights, self.last_weights = self.factors.split((1, order_first + 1, order_last + 1), dim=1)
+        self.rate = rate[:, 0]
         self.start()
 
     @property
@@ -94,30 +81,31 @@ class GatedCache(Gated):
 
     def start(self) -> None:
         super().start()
-        self.clocks = [Clock(self.stage.batch, order) for order in self.orders]
-        self.known.zero_()
+        self.age.zero_()
+        self.refreshes.zero_()
 
     def begin(self) -> None:
         stage = self.stage
+        self.factors.copy_(self.table[self.age, self.refreshes])
         self.first.copy_(stage.model.run(stage.tokens(), stage.modulation, 0, 1, add=plain))
         self.counts.copy_(kernels.error_sums(self.first, self.first_stack, self.first_weights))
 
     def full(self) -> None:
         stage = self.stage
-        kernels.refresh_(self.first, self.first_stack, self.first_rate)
+        kernels.refresh_(self.first, self.first_stack, self.rate)
         last = stage.model.run(self.first, stage.modulation, 1, add=plain)
-        kernels.refresh_(last, self.last_stack, self.last_rate)
-        self.known.copy_(self.mail.there[0])
+        kernels.refresh_(last, self.last_stack, self.rate)
+        self.age.fill_(1)
+        self.refreshes.add_(1).clamp_(max=max(self.orders) + 1)
         stage.finish(last)
 
     def forecast(self) -> None:
         tokens = kernels.forecast(self.last_stack, self.last_weights)
-        self.known.copy_(self.mail.there[1])
+        self.age += 1
         self.stage.finish(tokens)
 
     def go(self, step: int, play: Play, record: bool) -> Outcome:
         play("begin")
-        self.mail.send(step, self._messages(step))  # while the device is busy with the first block
         confident, error = np.zeros(self.stage.batch, dtype=bool), None
         if step > self.warmup and step > 0:
             sums = self.look()
@@ -135,32 +123,23 @@ class GatedCache(Gated):
             self.partly(np.flatnonzero(full))
         else:
             play("forecast")
-        for clock in self.clocks:
-            clock.advance(step, full)
         return Outcome(float(full.mean()), error, true_error)
-
-    def _messages(self, step: int) -> np.ndarray:
-        """What to know in the next step, by row: (2, batch, parts), if the row is refreshed now, and if not."""
-        messages = []
-        for clocks in ([_refreshed(clock, step) for clock in self.clocks], self.clocks):
-            rates = [_refreshed(clock, step + 1).rates() for clock in clocks]
-            messages.append(np.column_stack(rates + [clock.weights(step + 1) for clock in clocks]))
-        return np.stack(messages)
 
     def partly(self, rows: np.ndarray) -> None:
         """The full step for some rows, gathered into a smaller batch, and the forecast for the others."""
         stage, chosen = self.stage, torch.from_numpy(rows).to(self.stage.device)
         first, modulation = self.first[chosen], Modulation(*(part[chosen] for part in stage.modulation))
         last = stage.model.run(first, modulation, 1, add=plain)
-        stacks = ((first, self.first_stack, self.first_rate), (last, self.last_stack, self.last_rate))
-        for feature, stack, rate in stacks:
+        for feature, stack in ((first, self.first_stack), (last, self.last_stack)):
             mine = stack[chosen]
-            kernels.refresh_(feature, mine, rate[chosen])
+            kernels.refresh_(feature, mine, self.rate[chosen])
             stack[chosen] = mine
         tokens = kernels.forecast(self.last_stack, self.last_weights)
         tokens[chosen] = last
-        self.known.copy_(self.mail.there[1])
-        self.known[chosen] = self.mail.there[0, chosen]
+        self.age += 1
+        self.age[chosen] = 1
+        self.refreshes[chosen] += 1
+        self.refreshes.clamp_(max=max(self.orders) + 1)
         stage.finish(tokens)
 
     def compare(self) -> float:
@@ -217,9 +196,18 @@ class FirstBlockCache(Gated):
         return Outcome(0.0, error, true_error)
 
 
-def _refreshed(clock: Clock, step: int) -> Clock:
-    """The clock as it will be if every row is refreshed at ``step``."""
-    after = copy.copy(clock)
-    after.last, after.gap, after.entries = clock.last.copy(), clock.gap.copy(), clock.entries.copy()
-    after.advance(step, np.ones(len(clock.last), dtype=bool))
-    return after
+def _factors(steps: int, *orders: int) -> Tensor:
+    """What a row's stacks of these orders need: (age, refreshes, numbers), for each age up to ``steps`` and each number
+    of refreshes up to that which fills the highest stack.
+
+    The numbers are the rate of a refresh, one over its age and zero at the first, so that no difference arises from
+    nothing; then Taylor's weights for every stack, zero for entries that mean nothing yet. float64.
+    """
+    filled = max(orders) + 1
+    found = np.zeros((steps + 1, filled + 1, 1 + sum(order + 1 for order in orders)))
+    for age in range(1, steps + 1):
+        for refreshes in range(1, filled + 1):
+            stacks = [taylor_weights(age, order + 1) for order in orders]
+            known = [[weight * (place < refreshes) for place, weight in enumerate(stack)] for stack in stacks]
+            found[age, refreshes] = [1 / age, *itertools.chain.from_iterable(known)]
+    return torch.from_numpy(found)
