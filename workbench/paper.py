@@ -7,7 +7,6 @@ paper's equations, ``poly_norm.fast`` the version that pays off. Nothing here im
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -59,15 +58,15 @@ def runs_anywhere(*inputs: Any, **options: Any) -> list[str]:
     return []
 
 
-def kernel_or_cpu(x: torch.Tensor, kernel: str, *arguments: Any) -> list[str]:
+def kernel_or_cpu(x: torch.Tensor, why_not: Callable[..., list[str]], *arguments: Any) -> list[str]:
     """The ``why_not`` of an implementation that is a kernel on CUDA and PyTorch on a CPU, for inputs that lie where x
-    does. On CUDA the module ``workbench_kernels.<kernel>`` is asked, ``why_not(*arguments)``; it is imported only then.
+    does. On CUDA the kernel's own ``why_not`` is asked, with ``arguments``.
     """
     if x.is_cpu or x.is_meta:
         return []
     if not x.is_cuda:
         return [f"There is a kernel for CUDA and a path for CPU, not for {x.device.type}."]
-    return importlib.import_module(f"workbench_kernels.{kernel}").why_not(*arguments)
+    return why_not(*arguments)
 
 
 def standard_normal(shape: tuple[int, ...], *, device: str, dtype: str, seed: int) -> torch.Tensor:

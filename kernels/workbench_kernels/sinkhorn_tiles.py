@@ -103,9 +103,10 @@ if triton is not None:
                 large = numbers.to(tl.float16)
                 small = (numbers - large.to(tl.float32)).to(tl.float16)
                 stored = (row < tokens) & (column < padded)
-                out = parts + ((which * 2 * matrices + matrix) * tokens + row) * padded + column
-                tl.store(out, large, mask=stored)
-                tl.store(out + matrices.to(tl.int64) * tokens * padded, small, mask=stored)
+                place_of_large = (2 * which * matrices + matrix) * tokens + row
+                place_of_small = ((2 * which + 1) * matrices + matrix) * tokens + row
+                tl.store(parts + place_of_large * padded + column, large, mask=stored)
+                tl.store(parts + place_of_small * padded + column, small, mask=stored)
 
     @triton.jit
     def place(tokens, heads, BLOCK: tl.constexpr):

@@ -45,7 +45,9 @@ def prepare_whole(
 
 def why_not_sinkhorn(query: Tensor, key: Tensor, value: Tensor, **options: object) -> list[str]:
     """Why the fused kernel cannot run on these inputs, in sentences."""
-    return kernel_or_cpu(query, "sinkhorn", query.dtype, query.shape[-1])
+    from workbench_kernels import sinkhorn
+
+    return kernel_or_cpu(query, sinkhorn.why_not, query.dtype, query.shape[-1])
 
 
 def sinkhorn_workspace(implementation: str, query: Tensor, key: Tensor, value: Tensor, **options: object) -> int:

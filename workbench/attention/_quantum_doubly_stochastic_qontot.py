@@ -114,7 +114,9 @@ def padded_scores(scores: Tensor, tokens: int) -> Tensor:
 
 def why_not_qontot(query: Tensor, key: Tensor, value: Tensor, **options: object) -> list[str]:
     """Why the simulation cannot run on these inputs, in sentences."""
-    return kernel_or_cpu(query, "tiles", query.dtype)
+    from workbench_kernels import tiles
+
+    return kernel_or_cpu(query, tiles.why_not, query.dtype)
 
 
 def qontot_example(

@@ -375,7 +375,9 @@ def fast(
 
 def why_not_fast(query: Tensor, key: Tensor, value: Tensor, **options: object) -> list[str]:
     """Why ``fast`` cannot run on these inputs, in sentences."""
-    return kernel_or_cpu(query, "flash_attention", query.dtype, query.shape[-1], options.get("scale"))
+    from workbench_kernels import flash_attention
+
+    return kernel_or_cpu(query, flash_attention.why_not, query.dtype, query.shape[-1], options.get("scale"))
 
 
 # --- memory, methods, the paper --------------------------------------------------------------------------------------

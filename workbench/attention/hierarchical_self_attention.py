@@ -240,7 +240,9 @@ def why_not_fast(query: Tensor, key: Tensor, value: Tensor, **options: object) -
     """Why ``fast`` cannot run on these inputs, in sentences."""
     if options.get("tree") is not None:
         return []
-    return kernel_or_cpu(query, "hierarchical", query.dtype, query.shape[-1])
+    from workbench_kernels import hierarchical
+
+    return kernel_or_cpu(query, hierarchical.why_not, query.dtype, query.shape[-1])
 
 
 # --- inputs, cost, the paper ------------------------------------------------------------------------------------------

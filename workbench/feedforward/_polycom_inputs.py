@@ -85,7 +85,9 @@ def workspace(reference: int, pieces: int = 0) -> Callable[..., int]:
 
 def why_not_fast(x: Tensor, *inputs: Tensor, **options: object) -> list[str]:
     """Why the fused kernels cannot run on these inputs, in sentences."""
-    return kernel_or_cpu(x, "tiles", x.dtype)
+    from workbench_kernels import tiles
+
+    return kernel_or_cpu(x, tiles.why_not, x.dtype)
 
 
 def checkpointed(function: Callable[..., Tensor]) -> Baseline:

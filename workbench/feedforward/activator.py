@@ -198,12 +198,16 @@ def activator_block_fast(
 
 def why_not_fast(x: Tensor, *inputs: Tensor, **options: object) -> list[str]:
     """Why the fused gate cannot run on x (..., 2 hidden), in sentences."""
-    return kernel_or_cpu(x, "gated_norm", x.shape[-1] // 2, x.dtype)
+    from workbench_kernels import gated_norm
+
+    return kernel_or_cpu(x, gated_norm.why_not, x.shape[-1] // 2, x.dtype)
 
 
 def why_not_fast_block(x: Tensor, *weights: Tensor, **options: object) -> list[str]:
     """Why the fused gate cannot run inside of a block, in sentences."""
-    return kernel_or_cpu(x, "gated_norm", weights[2].shape[0] // 2, x.dtype)
+    from workbench_kernels import gated_norm
+
+    return kernel_or_cpu(x, gated_norm.why_not, weights[2].shape[0] // 2, x.dtype)
 
 
 # --- what it is held against -----------------------------------------------------------------------------------------

@@ -255,7 +255,9 @@ def refresh_derivatives_fast(feature: Tensor, derivatives: Tensor, rates: Tensor
 def why_not_fast(*inputs: Tensor, **options: object) -> list[str]:
     """Why the kernels cannot run on these inputs, given by place or by name, in sentences."""
     x = next(each for each in (*inputs, *options.values()) if isinstance(each, Tensor))
-    return kernel_or_cpu(x, "tiles", x.dtype)
+    from workbench_kernels import tiles
+
+    return kernel_or_cpu(x, tiles.why_not, x.dtype)
 
 
 # --- the methods -----------------------------------------------------------------------------------------------------
