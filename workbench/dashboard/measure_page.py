@@ -203,7 +203,7 @@ class MeasurePage(Page):
         self.beside = text()
         self.problems = text()
         self.figures = {y: self.figure(min_height=340) for y in Y}
-        self.roof = self.figure(min_height=340)
+        self.roof = self.figure(min_height=300)
         duration, memory, rate = (stack(text(f"<h2>{Y[y]}</h2>"), self.figures[y], look="sheet") for y in Y)
         self.limit = stack(text("<h2>Distance to this machine's limit</h2>"), self.roof, look="sheet")
         self.sheets = stack(duration, pair(memory, rate), self.limit)
@@ -348,10 +348,7 @@ class MeasurePage(Page):
 
 def _curves(table: pd.DataFrame, y: str, **options: Any) -> Plot:
     made = plots.curves(table, "size", y, **options)
-    if y == next(iter(Y)):
-        made.height = 320 + 23 * len(made.legend[0].items)
-    else:
-        made.legend[0].visible = False
+    made.legend[0].visible = y == next(iter(Y))
     return made
 
 

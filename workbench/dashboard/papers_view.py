@@ -96,13 +96,10 @@ class PapersView:
 
 def _curves(rows: pd.DataFrame, column: str) -> Plot:
     one = rows["method"].nunique() == 1
-    made = plots.curves(
+    return plots.curves(
         rows.iloc[:0], "size", column, group="implementation" if one else ["method", "implementation"],
         recorded=rows, log_y=column != "roofline",
     )  # fmt: skip
-    legend = made.legend[0]
-    made.height = 320 + 23 * -(-len(legend.items) // legend.ncols)  # room for every name
-    return made
 
 
 def _figure(found: Picture, title: str) -> Plot:

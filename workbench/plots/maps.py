@@ -18,7 +18,7 @@ from bokeh.models import (
 )  # fmt: skip
 from bokeh.plotting import figure
 
-from workbench.plots.style import BLUE, DIVERGING, FONT, INK, ORANGE, SEQUENTIAL, blank, part, themed
+from workbench.plots.style import BLUE, DIVERGING, FONT, INK, ORANGE, SEQUENTIAL, blank, legend_below, part, themed
 from workbench.plots.trees import Group, add_tree, show_tree
 
 MOST_LABELS = 26
@@ -150,6 +150,7 @@ def block_grid(kinds: np.ndarray) -> figure:
     kinds = np.asarray(kinds)
     made = blank("", "block of keys", "block of queries", height=300)
     made.x_range, made.y_range = Range1d(0, kinds.shape[1]), Range1d(kinds.shape[0], 0)
+    legend_below(made).orientation = "horizontal"
     styles = {2: ("full", BLUE, 0.85), 1: ("masked inside", ORANGE, 0.9), 0: ("skipped", INK["neutral"], 0.15)}
     for kind, (word, color, alpha) in styles.items():
         row, column = np.nonzero(kinds == kind)
@@ -162,7 +163,6 @@ def block_grid(kinds: np.ndarray) -> figure:
     made.grid.grid_line_color = None
     for axis, count in ((made.xaxis[0], kinds.shape[1]), (made.yaxis[0], kinds.shape[0])):
         _label(axis, [str(index) for index in range(count)])
-    _legend_below(made)
     return themed(made, "neutral")
 
 
@@ -315,10 +315,3 @@ def _outline(made: figure, kinds: np.ndarray, block_rows: int, block_columns: in
         line_color=colors[kinds.ravel()], line_alpha=0.8, line_width=np.array([0.5, 2, 1])[kinds.ravel()],
         hatch_pattern=np.array(["x", " ", " "])[kinds.ravel()], hatch_color=INK["neutral"], hatch_alpha=0.35,
     )  # fmt: skip
-
-
-def _legend_below(made: figure) -> None:
-    legend = made.legend[0]
-    made.center.remove(legend)
-    legend.orientation, legend.location = "horizontal", "top_left"
-    made.add_layout(legend, "below")

@@ -23,6 +23,7 @@ DIVERGING = interp_palette(("#7A4A00", "#C98700", "#F2C879", "#F4F4F2", "#8CC4E3
 Theme = Literal["neutral", "light", "dark"]
 INK = {"neutral": "#787878", "light": "#3D4248", "dark": "#C8CDD3"}
 FONT = "system-ui, sans-serif"
+AROUND = 120  # pixels of a figure's height for its tools, an axis, one row of a legend and small print
 
 _FIXED = {
     "A": BLUE,
@@ -128,9 +129,13 @@ def note(made: figure, text: str) -> None:
 
 
 def legend_below(made: figure) -> Legend:
-    """An empty legend under the plot, where it covers nothing; a click on an entry hides what it stands for."""
+    """An empty legend under the plot, where it covers nothing; a click on an entry hides what it stands for.
+
+    The plot keeps its height however many names there are: from here on the figure is as high as it needs to be.
+    """
     legend = Legend(click_policy="hide", location="top_left", margin=0, padding=4)
     made.add_layout(legend, "below")
+    made.frame_height, made.height = made.height - AROUND, None
     return legend
 
 
