@@ -1,4 +1,4 @@
-"""Legends in headless Chromium: they take no room from the plot."""
+"""Legends in headless Chromium: they take no room from the plot, and can be read."""
 
 import json
 
@@ -7,6 +7,7 @@ import pytest
 from bokeh.embed import file_html
 from bokeh.resources import INLINE
 
+from dashboard.test_looks import contrast
 from workbench import measure, plots
 from workbench.dashboard.sheets import Sheet
 
@@ -14,6 +15,21 @@ ROOM = """
 () => {
   const plot = Bokeh.documents[0].roots()[0]
   return [plot.inner_height, plot.outer_height, document.documentElement.scrollWidth <= innerWidth]
+}
+"""
+INKS = """
+() => {
+  const inside = function* (root) {
+    for (const node of root.querySelectorAll("*")) { yield node; if (node.shadowRoot) yield* inside(node.shadowRoot) }
+  }
+  const hex = (color) => "#" + color.match(/\\d+/g).slice(0, 3)
+    .map((part) => Number(part).toString(16).padStart(2, "0")).join("")
+  const ground = (node) => {
+    const color = getComputedStyle(node).backgroundColor
+    return /, 0\\)$/.test(color) ? ground(node.assignedSlot ?? node.parentNode.host ?? node.parentNode) : color
+  }
+  return [...inside(document)].filter((node) => node.matches(".bk-label") && node.checkVisibility())
+    .map((node) => [hex(getComputedStyle(node).color), hex(ground(node))])
 }
 """
 LONG = "names that are too long for two columns, number"
@@ -69,3 +85,15 @@ def test_the_plot_stays_as_it_is_when_names_come_and_go(show):
     (plot, whole, _), (grown, higher, _), (shrunk, lower, fits) = rooms
     assert plot == grown == shrunk > 200
     assert higher > whole + 200 and lower == whole and fits
+
+
+def test_names_can_be_read_in_both_themes_also_after_a_switch(visit):
+    for theme in ("light", "dark"):
+        page = visit("?page=measure", theme=theme)
+        page.locator(".bk-label").first.wait_for()
+        before = page.evaluate(INKS)
+        page.get_by_role("button", name="Switch between light and dark").click()
+        after = page.evaluate(INKS)
+        assert before and len(after) == len(before) and before != after
+        for ink, ground in before + after:
+            assert contrast(ink, ground) >= 4.5, (theme, ink, ground)
