@@ -3,15 +3,17 @@
 import gc
 import json
 import queue
+import socket
 import threading
 import weakref
 
 import numpy as np
+import panel as pn
 import pytest
 from bokeh.document import Document
 
 from workbench import plots
-from workbench.dashboard.figures import Figure, when_drawn
+from workbench.dashboard.figures import NOT_DRAWN, Figure, when_drawn
 from workbench.dashboard.sheets import texts
 
 
@@ -156,6 +158,80 @@ def test_nothing_is_sent_when_nothing_changed_and_an_error_is_not_the_end(place)
     change(place, 16)
     place.settle()
     np.testing.assert_array_equal(place.shown(), maps(16))
+
+
+def fails(*anything):
+    raise ZeroDivisionError
+
+
+def test_a_figure_that_could_not_be_drawn_is_told_until_another_one_is(place):
+    place.figure.draw(fails)
+    place.settle()
+    assert place.figure.trouble == NOT_DRAWN and not place.figure.drawn
+    drawn(place, 30)
+    assert place.figure.trouble == "" and place.figure.drawn
+    place.figure.draw(fails)
+    change(place, 31)  # of what could not be drawn: not of what is still there
+    place.settle()
+    assert place.figure.trouble == NOT_DRAWN and not place.figure.drawn
+    np.testing.assert_array_equal(place.shown(), maps(30))
+    drawn(place, 30)  # from memory, without the painter
+    assert place.figure.trouble == "" and place.figure.drawn
+
+
+def test_a_change_that_could_not_be_drawn_is_told_until_the_next_one(place):
+    drawn(place, 32)
+    place.figure.change(fails)
+    place.settle()
+    assert place.figure.trouble == NOT_DRAWN and place.figure.drawn
+    np.testing.assert_array_equal(place.shown(), maps(32))
+    change(place, 32)  # what is there already
+    place.settle()
+    assert place.figure.trouble == ""
+    np.testing.assert_array_equal(place.shown(), maps(32))
+
+
+def test_a_figure_that_could_not_be_drawn_and_was_replaced_meanwhile_is_not_told(place):
+    drawn(Place(), 33)
+    place.figure.draw(fails)
+    when_drawn(lambda: None).result()
+    place.figure.draw(plots.attention_map, maps(33), names(), names())  # there at once
+    place.settle()
+    assert place.figure.trouble == "" and place.figure.drawn
+    np.testing.assert_array_equal(place.shown(), maps(33))
+
+
+def test_the_visitor_reads_it_where_the_figure_stands(browser):
+    loaded, places = threading.Event(), []
+
+    def visit():
+        due = pn.state.curdoc.add_next_tick_callback
+        places.append((due, Figure(due, min_height=300)))
+        pn.state.onload(loaded.set)
+        return places[-1][1]
+
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    server = pn.serve(visit, port=port, threaded=True, show=False)
+    page = browser.new_page()
+    try:
+        page.goto(f"http://localhost:{port}")
+        assert loaded.wait(30)
+        [(due, figure)] = places
+        words, canvas = page.get_by_text(NOT_DRAWN), page.locator(".bk-Figure canvas")
+        due(lambda: figure.draw(plots.attention_map, maps(34), names(), names()))
+        canvas.first.wait_for(state="attached")
+        assert not words.is_visible()
+        due(lambda: figure.draw(fails))
+        words.wait_for()
+        assert canvas.count()
+        due(lambda: figure.draw(plots.attention_map, maps(35), names(), names()))
+        words.wait_for(state="hidden")
+        assert canvas.count()
+    finally:
+        page.close()
+        server.stop()
 
 
 def test_a_figure_that_is_put_on_a_page_again_comes_as_it_is_now(place):

@@ -6,8 +6,9 @@ import pytest
 
 from dashboard.visitor import Visitor
 from workbench import catalog, claims
-from workbench.dashboard import exploring, papers_page, papers_text, state
+from workbench.dashboard import exploring, papers_page, papers_text, papers_view, state
 from workbench.dashboard.exploring import Arithmetic, Picture, Request
+from workbench.dashboard.figures import NOT_DRAWN, when_drawn
 from workbench.dashboard.inspect_state import InspectState
 from workbench.dashboard.jobs import Worker
 from workbench.dashboard.measure_page import MeasureState
@@ -103,6 +104,23 @@ def test_turning_a_knob_is_drawn_and_written_into_the_link(page):
     exec(page.lines(), scope)
     assert scope["cost"].flops == page.arithmetic.flops
     np.testing.assert_allclose(scope["map"][0, 0], page.picture.y, atol=1e-6)
+
+
+def test_a_picture_that_could_not_be_drawn_is_told_and_drawn_with_the_next_choice(page, monkeypatch):
+    def drawn():
+        finished(page)
+        when_drawn(lambda: None).result()
+        page.visitor.rest()
+        return page.look.drawing
+
+    with monkeypatch.context() as broken:
+        broken.setattr(papers_view, "_figure", lambda *given: 1 / 0)
+        page.open({"slug": "flash_attention_2"})
+        assert drawn().trouble == NOT_DRAWN
+    page.act("option.is_causal", True)
+    assert drawn().trouble == ""
+    shown = drawn().object.select_one("matrix").data_source.data["image"][0]
+    np.testing.assert_array_equal(shown, page.picture.y.astype(np.float32))
 
 
 def test_another_method_starts_at_its_defaults(page):

@@ -26,6 +26,7 @@ from workbench.dashboard.jobs import give_way
 from workbench.dashboard.sheets import Sheet, key_of, texts
 
 STATIC = Path(__file__).parent / "static"
+NOT_DRAWN = "What was chosen last could not be drawn here. Nothing else was lost, and the next choice is drawn again."
 Schedule = Callable[[Callable[[], None]], None]
 
 log = logging.getLogger(__name__)
@@ -44,15 +45,18 @@ class Stroke:
 
 class Figure(pn.custom.JSComponent):
     """A place for a figure. ``draw`` puts one there, ``change`` changes it, in the order in which they are called; both
-    return at once. What was drawn is sent from a callback that is given to ``schedule``.
+    return at once. What was drawn is sent from a callback that is given to ``schedule``. When something could not be
+    drawn the visitor is told so, and what was there before stays.
 
     ``on_pick`` is called with the indices that somebody picked in a data source with the tag "picked". Figures with
     another tag in common are linked: zoom and cross-hair.
     """
 
     drawing = param.Dict(default={"count": 0, "text": ""}, doc="The figure's document, and the number of its state.")
+    trouble = param.String(doc="One sentence when the latest of it could not be drawn; empty when it could.")
 
     _esm = STATIC / "figure.js"
+    _stylesheets = [(STATIC / "figure.css").read_text(encoding="utf-8")]
 
     def __init__(
         self,
@@ -67,11 +71,14 @@ class Figure(pn.custom.JSComponent):
         self._sheet: Sheet | None = None
         self._count = 0  # of the states that there were; each has its number
         self._asked = 0  # how many figures were asked for
+        self._missing = False  # the one that was asked for could not be drawn
+        self._in_trouble = False  # in the painter's thread: the visitor was told of something that was not drawn
 
     @property
     def drawn(self) -> bool:
-        """Whether there is a figure, or will be one in a moment."""
-        return self._asked > 0
+        """Whether there is the figure that was asked for, or will be in a moment. While there is none it can only be
+        drawn anew: changes of it are for nothing."""
+        return self._asked > 0 and not self._missing
 
     def draw(self, how: Callable[..., Plot], *arguments: Any, **options: Any) -> None:
         """Show ``how(*arguments, **options)``. It is called once for equal arguments, so it must depend on nothing
@@ -80,6 +87,7 @@ class Figure(pn.custom.JSComponent):
         text = texts.get(key)
         with self._guard:
             self._asked += 1
+            self._missing = False
             self._waiting.clear()
             if text is None:
                 self._waiting.append(Stroke(how, arguments, options, key))
@@ -89,6 +97,7 @@ class Figure(pn.custom.JSComponent):
             _submit(self._paint)
         else:
             self._show(number, text)
+            self._all_is_well()
 
     def change(self, how: Callable[..., Any], *arguments: Any, **options: Any) -> None:
         """Call ``how(figure, *arguments, **options)`` in another thread, and show what it changed. Of several that wait
@@ -121,13 +130,23 @@ class Figure(pn.custom.JSComponent):
             if not self._waiting:
                 return  # another figure was asked for meanwhile
             stroke, sheet, asked = self._waiting.popleft(), self._sheet, self._asked
+            if stroke.key is None and (sheet is None or self._missing):
+                return  # what it would change is not there
         try:
             if stroke.key is not None:
                 self._paint_new(stroke, asked)
-            elif sheet is not None:
+            else:
                 self._paint_change(stroke, sheet)
         except Exception:
             log.exception("A figure could not be drawn")
+            with self._guard:
+                self._missing |= stroke.key is not None and asked == self._asked
+            self._in_trouble = True
+            self._schedule(functools.partial(self._not_drawn, asked))
+        else:
+            if self._in_trouble:
+                self._in_trouble = False
+                self._schedule(self._all_is_well)
 
     def _paint_new(self, stroke: Stroke, asked: int) -> None:
         sheet = Sheet.make(stroke.key, stroke.how, stroke.arguments, stroke.options)
@@ -156,6 +175,13 @@ class Figure(pn.custom.JSComponent):
         return self._count
 
     # --- on the event loop ---
+
+    def _not_drawn(self, asked: int) -> None:
+        if asked == self._asked:  # else another figure was asked for meanwhile, and may be there already
+            self.trouble = NOT_DRAWN
+
+    def _all_is_well(self) -> None:
+        self.trouble = ""
 
     def _show(self, number: int, text: str) -> None:
         if number > self.drawing["count"]:

@@ -149,7 +149,7 @@ class GenerateView:
         before, self.shown["far"] = self.shown.get("far"), (steps, curves)
         if before == self.shown["far"]:
             return
-        if before is None or before[0] != steps:
+        if before is None or before[0] != steps or not self.errors.drawn:
             self.errors.draw(_errors, steps, curves)
         else:
             self.errors.change(plots.update_run_curves, curves)

@@ -97,7 +97,7 @@ class ImageView:
         right = data.classes[int(data.test_labels[self.chosen.image])]
         if not self._is_new("bars", data.classes, right, *(each.tobytes() for each in sides.values())):
             return
-        if self._classes != data.classes:
+        if self._classes != data.classes or not self.bars.drawn:
             self._classes = data.classes
             self.bars.draw(plots.class_probabilities, data.classes, sides, right=right)
         else:

@@ -325,7 +325,7 @@ class MeasurePage(Page):
         """Bring one figure up to date. The first names the lines and is higher by as much; the others look the same."""
         pane, table = self.figures[y], measure.frame(self.rows)
         options = {"group": lines[1], "recorded": self.recorded}
-        if self.lines_of.get(y) == lines:
+        if self.lines_of.get(y) == lines and pane.drawn:
             pane.change(plots.update_curves, table, "size", y, **options)
             return
         here = measure.machine_line(measure.machine(shell.device()))

@@ -83,7 +83,7 @@ class PapersView:
             return
         retext(self.about, f"<p class='small'>{ABOUT[found.kind]}</p>")
         before, self.drawn = self.drawn, (found.kind, title)
-        if before != self.drawn:
+        if before != self.drawn or not self.drawing.drawn:
             self.drawing.draw(_figure, found, title)
         else:
             self.drawing.change(_other_figure, found)

@@ -110,7 +110,7 @@ class TrainView:
         shown, self.curves[name] = self.curves.get(name), (made, dict(curves), dict(names))
         if shown == self.curves[name]:
             return
-        if self.made.get(name) != made:
+        if self.made.get(name) != made or not pane.drawn:
             self.made[name] = made
             retext(self.heads[name], f"<h2>{head}</h2>")
             share = y_label.startswith("accuracy")

@@ -38,6 +38,11 @@ export function render({model, el}) {
     place.remove()
   }
 
+  const told = document.createElement("p")
+  told.setAttribute("role", "status")
+  el.append(told)
+  const tell = () => { told.textContent = model.trouble }
+
   const draw = async () => {
     const {count, text} = model.drawing
     if (!text || count <= have) return
@@ -72,11 +77,13 @@ export function render({model, el}) {
   }
 
   model.on("drawing", () => then(draw))
+  model.on("trouble", tell)
   model.on("msg:custom", (message) => then(() => change(message)))
   model.on("remove", () => {
     gone = true
     if (shown) remove(shown)
   })
+  tell()
   then(draw)
   then(() => model.send_msg({have}))
 }
