@@ -4,7 +4,19 @@ import sys
 import threading
 from typing import Any
 
+from panel.io.server import RootHandler
+from tornado.web import RequestHandler
+
 STOP_S = 10.0  # so long the server waits at its end for the step of a job
+
+
+def _keeping_the_query(handler: RequestHandler, url: str, *arguments: Any, **options: Any) -> None:
+    query = handler.request.query
+    RequestHandler.redirect(handler, f"{url}?{query}" if query and "?" not in url else url, *arguments, **options)
+
+
+# A link to the server alone opens its view, too. Panel would send it on without what it asks for, and has no setting.
+RootHandler.redirect = _keeping_the_query
 
 
 def on_server_loaded(server_context: Any) -> None:
