@@ -223,13 +223,15 @@ def test_an_interrupted_measurement_shows_what_it_has(capsys, toy, monkeypatch):
 
 def test_serve_and_lab_start_the_right_program(capsys, monkeypatch):
     started = []
-    monkeypatch.setattr(launch.subprocess, "call", lambda command: started.append(command[1:]) or 0)
+    monkeypatch.setattr(sys, "argv", sys.argv)
+    monkeypatch.setattr(launch.signal, "signal", lambda *handler: None)
+    monkeypatch.setattr(launch.runpy, "run_module", lambda name, **options: started.append([name, *sys.argv[1:]]))
     assert run(capsys, "serve", "--port", "5100", "--show")[0] == 0
     assert run(capsys, "lab")[0] == 0
     (serve, lab) = started
-    assert serve[:3] == ["-m", "panel", "serve"] and serve[3].endswith("dashboard")
-    assert serve[4:] == ["--address", "localhost", "--port", "5100", "--show"]
-    assert lab[:3] == ["-m", "jupyter", "lab"] and lab[3].endswith("notebooks")
+    assert serve[:2] == ["panel", "serve"] and serve[2].endswith("dashboard")
+    assert serve[3:] == ["--address", "localhost", "--port", "5100", "--show"]
+    assert lab[:2] == ["jupyter", "lab"] and lab[2].endswith("notebooks")
 
 
 def test_what_is_started_shares_the_processor_with_others():

@@ -1,8 +1,10 @@
-"""``workbench serve``, ``lab`` and ``run``: what starts another program."""
+"""``workbench serve``, ``lab`` and ``run``: what hands over to another program."""
 
 import ast
+import contextlib
 import os
-import subprocess
+import runpy
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,9 +25,11 @@ if relative := os.environ.get("PYTHONPATH"):
 
 
 def serve(port: int, show: bool) -> int:
-    """The dashboard, until it is interrupted."""
+    """The dashboard, until it is interrupted or told to end."""
     if not 1 <= port <= 65535:
         raise ValueError(f"--port = {port} is not allowed: choose a whole number from 1 to 65535.")
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:  # nohup has it ignored
+        signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))  # the one that Bokeh ends at
     command = ["panel", "serve", str(PACKAGE / "dashboard"), "--address", "localhost", "--port", str(port)]
     return _module(*command, *(["--show"] if show else []))
 
@@ -75,7 +79,8 @@ def _value(text: str) -> Any:
 
 
 def _module(*command: str) -> int:
-    try:
-        return subprocess.call([sys.executable, "-m", *command])
-    except KeyboardInterrupt:
-        return 0
+    """``python -m command`` in this very process: one of its own would stay behind when this one is told to end."""
+    sys.argv = list(command)
+    with contextlib.suppress(KeyboardInterrupt):
+        runpy.run_module(command[0], run_name="__main__", alter_sys=True)
+    return 0
