@@ -26,12 +26,12 @@ class Gated(Strategy, abc.ABC):
         super().__init__(stage, steps)
         shape = (stage.model.config.tokens, stage.model.config.width)
         self.first = stage.empty(*shape)
-        self.counts = torch.zeros(stage.batch, 2, dtype=stage.images.dtype, device=stage.device)
-        self.seen = torch.zeros(stage.batch, 2, dtype=stage.images.dtype, pin_memory=stage.device.type == "cuda")
+        self.sums_here = torch.zeros(stage.batch, 2, dtype=stage.images.dtype, pin_memory=stage.device.type == "cuda")
+        self.arrived = torch.cuda.Event() if stage.device.type == "cuda" else None
 
     @abc.abstractmethod
     def begin(self) -> None:
-        """The first block, and the sums by which its forecast is judged."""
+        """The first block; the sums by which its forecast is judged are sent to the host, into ``sums_here``."""
 
     @abc.abstractmethod
     def forecast(self) -> None:
@@ -39,12 +39,10 @@ class Gated(Strategy, abc.ABC):
 
     def look(self) -> np.ndarray:
         """The two sums of every row, once the device has them: the one moment at which the host waits."""
-        self.seen.copy_(self.counts, non_blocking=True)
-        if self.counts.is_cuda:
-            event = torch.cuda.Event()
-            event.record()
-            event.synchronize()
-        return self.seen.double().numpy()
+        if self.arrived is not None:
+            self.arrived.record()
+            self.arrived.synchronize()
+        return self.sums_here.numpy().astype(np.float64)
 
 
 class GatedCache(Gated):
@@ -88,7 +86,7 @@ class GatedCache(Gated):
         stage = self.stage
         self.factors.copy_(self.table[self.age, self.refreshes])
         self.first.copy_(stage.model.run(stage.tokens(), stage.modulation, 0, 1, add=plain))
-        self.counts.copy_(kernels.error_sums(self.first, self.first_stack, self.first_weights))
+        self.sums_here.copy_(kernels.error_sums(self.first, self.first_stack, self.first_weights), non_blocking=True)
 
     def full(self) -> None:
         stage = self.stage
@@ -167,7 +165,7 @@ class FirstBlockCache(Gated):
         tokens = stage.tokens()
         self.first.copy_(stage.model.run(tokens, stage.modulation, 0, 1, add=plain))
         torch.sub(self.first, tokens, out=self.added[:, 0])
-        self.counts.copy_(kernels.error_sums(self.added_before, self.added, self.one))
+        self.sums_here.copy_(kernels.error_sums(self.added_before, self.added, self.one), non_blocking=True)
 
     def full(self) -> None:
         stage = self.stage
