@@ -19,6 +19,7 @@ from torch import Tensor
 from workbench_kernels.heads import descriptor, for_descriptor, row_dots, tile_side
 from workbench_kernels.heads import why_not as heads_why_not
 from workbench_kernels.operators import operator
+from workbench_kernels.tiles import next_power_of_2
 
 try:
     import triton
@@ -82,7 +83,7 @@ def _forward(
     tiles = _tiles("forward", query)
     rows, columns = tiles.pop("BLOCK_M"), tiles.pop("BLOCK_N")
     padded = tile_side(width)
-    _forward_kernel[(triton.cdiv(queries, rows) * batch * heads,)](
+    _forward_kernel[(-(-queries // rows) * batch * heads,)](
         descriptor(query, rows, padded),
         descriptor(key, columns, padded),
         descriptor(value, columns, padded),
@@ -145,7 +146,7 @@ def _backward(
     common = {"BLOCK_D": padded, "LEFT": left >= 0, "RIGHT": right >= 0, "PRECISION": _precision(query)}
     tiles = _tiles("backward_key_value" if deterministic else "backward", query)
     rows, columns = tiles.pop("BLOCK_M"), tiles.pop("BLOCK_N")
-    _backward_kernel[(triton.cdiv(keys, columns), batch * kv_heads)](
+    _backward_kernel[(-(-keys // columns), batch * kv_heads)](
         descriptor(query, rows, padded),
         descriptor(key, columns, padded),
         descriptor(value, columns, padded),
@@ -172,7 +173,7 @@ def _backward(
     if deterministic:
         tiles = _tiles("backward_query", query)
         rows, columns = tiles.pop("BLOCK_M"), tiles.pop("BLOCK_N")
-        _backward_query_kernel[(triton.cdiv(queries, rows) * batch * heads,)](
+        _backward_query_kernel[(-(-queries // rows) * batch * heads,)](
             descriptor(query, rows, padded),
             descriptor(key, columns, padded),
             descriptor(value, columns, padded),
@@ -247,7 +248,7 @@ _TILES = {
 
 
 def _tiles(kernel: str, query: Tensor) -> dict[str, int]:
-    width = max(64, triton.next_power_of_2(query.shape[-1]))
+    width = max(64, next_power_of_2(query.shape[-1]))
     rows, columns, warps, stages = _TILES[kernel][width]
     if query.dtype == torch.float32:
         rows, columns, warps, stages = min(rows, 64), min(columns, 32), 4, 1

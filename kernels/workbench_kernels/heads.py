@@ -49,7 +49,7 @@ def row_dots(grad: Tensor, output: Tensor) -> Tensor:
     gradient subtracts from every row."""
     batch, heads, queries, width = output.shape
     found = torch.empty(batch, heads, queries, dtype=torch.float32, device=output.device)
-    _row_dot_kernel[(triton.cdiv(queries, 64), batch * heads)](
+    _row_dot_kernel[(-(-queries // 64), batch * heads)](
         grad,
         output,
         found,

@@ -92,7 +92,7 @@ def _forward(
     if len(places) > 1:
         families, size = places[0]["families"], places[0]["size"]
         tiles = _whole_rows(query, size)
-        programs = triton.cdiv(families, tiles["FAMILIES"]) * triton.cdiv(size, tiles["ROWS"])
+        programs = -(-families // tiles["FAMILIES"]) * -(-size // tiles["ROWS"])
         hierarchical_forward.combine_kernel[(programs * query.shape[0] * query.shape[1],)](
             output, gathered, statistics[1], query.shape[2], size, families, places[0]["total"],
             LEVELS=len(places) - 1, **tiles,
@@ -134,7 +134,7 @@ def _backward(
 
     for level, place in enumerate(places[: max(1, len(places) - 1)]):
         tiles = _whole_rows(query, place["size"])
-        hierarchical_backward.mean_kernel[(triton.cdiv(place["families"], tiles["FAMILIES"]) * matrices,)](
+        hierarchical_backward.mean_kernel[(-(-place["families"] // tiles["FAMILIES"]) * matrices,)](
             grad, output, row_dot, arrived, worth, *place.values(), heads, *grad.stride()[:3],
             LEAF=level == 0, ROOT=len(places) == 1, **tiles,
         )  # fmt: skip
@@ -266,11 +266,11 @@ def _forward_launch(query: Tensor, place: dict[str, int], root: bool):
     if place["size"] <= most:
         tiles = _packed("forward", place["size"], most)
         settings = {"num_warps": _warps(tiles["FAMILIES"] * tiles["SIZE"], query), "num_stages": 1}
-        programs = triton.cdiv(place["families"], tiles["FAMILIES"])
+        programs = -(-place["families"] // tiles["FAMILIES"])
         return hierarchical_forward.family_kernel, programs, {**tiles, **settings, **_common(query), **precision}
     rows, columns = _choice(_TILES, "forward", query)
     settings = {"BLOCK_M": rows, "BLOCK_N": columns, "num_warps": _warps(rows // 2, query), "num_stages": 2}
-    programs = triton.cdiv(place["nodes"], rows) if root else place["families"]
+    programs = -(-place["nodes"] // rows) if root else place["families"]
     return hierarchical_forward.long_family_kernel, programs, {**settings, **_common(query), **precision}
 
 
@@ -281,11 +281,11 @@ def _backward_launch(query: Tensor, place: dict[str, int]):
     if place["size"] <= most:
         tiles = _packed("backward", place["size"], most)
         settings = {"num_warps": _warps(tiles["FAMILIES"] * tiles["SIZE"], query), "num_stages": 1}
-        programs = triton.cdiv(place["families"], tiles["FAMILIES"])
+        programs = -(-place["families"] // tiles["FAMILIES"])
         return hierarchical_backward.backward_kernel, programs, {**tiles, **settings, **_common(query), **precision}
     block = _choice(_TILES, "backward", query)
     settings = {"BLOCK": block, "num_warps": _warps(block, query), "num_stages": 1}
-    programs = place["families"] * triton.cdiv(place["size"], block)
+    programs = place["families"] * -(-place["size"] // block)
     return hierarchical_backward_long.long_backward_kernel, programs, {**settings, **_common(query), **precision}
 
 

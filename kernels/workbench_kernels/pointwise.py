@@ -26,7 +26,7 @@ def forward_triton(x: Tensor) -> Tensor:
     x = x.contiguous()
     y = torch.empty_like(x)
     with torch.cuda.device_of(x):
-        _forward_kernel[(triton.cdiv(x.numel(), BLOCK),)](x, y, x.numel(), BLOCK=BLOCK, num_warps=WARPS)
+        _forward_kernel[(-(-x.numel() // BLOCK),)](x, y, x.numel(), BLOCK=BLOCK, num_warps=WARPS)
     return y
 
 
@@ -34,7 +34,7 @@ def backward_triton(grad: Tensor, x: Tensor) -> Tensor:
     x, grad = x.contiguous(), grad.contiguous()
     grad_x = torch.empty_like(x)
     with torch.cuda.device_of(x):
-        _backward_kernel[(triton.cdiv(x.numel(), BLOCK),)](x, grad, grad_x, x.numel(), BLOCK=BLOCK, num_warps=WARPS)
+        _backward_kernel[(-(-x.numel() // BLOCK),)](x, grad, grad_x, x.numel(), BLOCK=BLOCK, num_warps=WARPS)
     return grad_x
 
 

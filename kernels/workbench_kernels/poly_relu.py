@@ -36,7 +36,7 @@ def forward_triton(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     x = x.contiguous()
     y = torch.empty_like(x)
     with torch.cuda.device_of(x):
-        _forward_kernel[(triton.cdiv(x.numel(), FORWARD_BLOCK),)](
+        _forward_kernel[(-(-x.numel() // FORWARD_BLOCK),)](
             x, weight, bias, y, x.numel(), ORDER=len(weight), BLOCK=FORWARD_BLOCK, num_warps=FORWARD_WARPS
         )
     return y
@@ -45,7 +45,7 @@ def forward_triton(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 def backward_triton(grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     x, grad = x.contiguous(), grad.contiguous()
     grad_x = torch.empty_like(x)
-    programs = triton.cdiv(x.numel(), BACKWARD_BLOCK)
+    programs = -(-x.numel() // BACKWARD_BLOCK)
     partials = torch.empty(len(weight) + 1, programs, dtype=torch.float32, device=x.device)
     with torch.cuda.device_of(x):
         _backward_kernel[(programs,)](
