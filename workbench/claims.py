@@ -1,7 +1,7 @@
 """What a paper claims beside what was measured: judged, shown, written down.
 
-A notebook ends with ``claims.settle(PAPER, {...})``. What it writes is merged by ``table`` with what was recorded on a
-GPU and ships with the workbench.
+A notebook ends with ``claims.settle(PAPER, {...})``. What it writes is merged by ``table`` with what was recorded on
+other machines, CPU and GPU, and ships with the workbench.
 """
 
 import json

@@ -1,4 +1,9 @@
-"""Caches that look at the first block's output, which is always computed, before they decide about the others."""
+"""Caches that look at the first block's output, which is always computed, before they decide about the others.
+
+What a gate costs beside full steps and forecasts is the first block in every step, and the device's wait until the host
+has seen two sums a row and launched the next part: on an H100 about 0.04 ms a step, as long as half of a block of
+DiT-XL/2 takes for two images.
+"""
 
 from __future__ import annotations
 
