@@ -5,6 +5,7 @@ import inspect
 import math
 import reprlib
 import shutil
+import sys
 from itertools import chain
 
 import pytest
@@ -262,6 +263,23 @@ def compiled_equals_eager(method: Method, backend: str, device: str = "cpu") -> 
 @every_method
 def test_compiles_into_one_graph(method):
     compiled_equals_eager(method, "aot_eager")
+
+
+@every_method
+def test_a_kernel_can_be_asked_inside_of_a_compiled_graph(method, monkeypatch):
+    """What decides between ``fast`` and ``reference`` on a GPU is traced as well; here the kernel is asked on a CPU."""
+    home = sys.modules[method.why_not_fast.__module__]
+    if hasattr(home, "kernel_or_cpu"):
+        monkeypatch.setattr(home, "kernel_or_cpu", lambda x, why_not, *arguments: why_not(*arguments))
+    example = small(method, 9)
+
+    def asked(*inputs):
+        return inputs[0] + len(method.why_not("fast", *inputs, **example.options))
+
+    torch._dynamo.reset()
+    inputs = list(example.inputs.values())
+    compiled = torch.compile(asked, fullgraph=True, backend="eager")
+    assert torch.equal(compiled(*inputs), asked(*inputs))
 
 
 @pytest.mark.parametrize("toggle", sorted({method.toggle for method in METHODS.values() if method.toggle}))
