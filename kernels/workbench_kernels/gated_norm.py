@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from workbench_kernels.operators import operator
-from workbench_kernels.tiles import arithmetic, as_rows, next_power_of_2, pieces, programs_per_tensor
+from workbench_kernels.tiles import arithmetic, as_rows, next_power_of_2, pieces, programs_per_tensor, shape_for
 from workbench_kernels.tiles import why_not as why_not_triton
 
 try:
@@ -113,11 +113,6 @@ def backward_triton(
             partials, grad_weight, grad_bias, programs, hidden, ROWS=SUM_ROWS, COLUMNS=SUM_COLUMNS, num_warps=4
         )
     return grad_x, grad_weight, grad_bias
-
-
-def shape_for(hidden: int, table: tuple[tuple[int, ...], ...]) -> tuple[int, ...]:
-    """The first line of a table that covers the row, without its first number."""
-    return next(line[1:] for line in table if hidden <= line[0])
 
 
 # --- CPU -------------------------------------------------------------------------------------------------------------

@@ -9,9 +9,8 @@ Kept for the backward pass, which is PyTorch's: the input, and the mean and the 
 import torch
 from torch import Tensor
 
-from workbench_kernels.gated_norm import shape_for
 from workbench_kernels.operators import operator
-from workbench_kernels.tiles import arithmetic, as_rows, next_power_of_2
+from workbench_kernels.tiles import arithmetic, as_rows, next_power_of_2, shape_for
 from workbench_kernels.tiles import why_not as why_not_triton
 
 try:

@@ -14,7 +14,15 @@ import torch
 from torch import Tensor
 
 from workbench_kernels.operators import operator
-from workbench_kernels.tiles import arithmetic, as_rows, head_and_tail, pieces, programs_per_tensor, sum_partials
+from workbench_kernels.tiles import (
+    arithmetic,
+    as_rows,
+    head_and_tail,
+    pieces,
+    programs_per_tensor,
+    shape_for,
+    sum_partials,
+)
 
 try:
     import triton
@@ -107,11 +115,6 @@ def backward_triton(
         )
         grad_weight, grad_bias = sum_partials(partials, weight, bias)
     return grad_x, grad_weight, grad_bias
-
-
-def shape_for(width: int, table: tuple[tuple[int, ...], ...]) -> tuple[int, ...]:
-    """The first line of a table that covers the width, without its first number."""
-    return next(line[1:] for line in table if width <= line[0])
 
 
 # --- CPU -------------------------------------------------------------------------------------------------------------

@@ -72,6 +72,12 @@ def programs_per_tensor(tiles: int, device: torch.device, per_processor: int) ->
     return min(tiles, per_processor * torch.cuda.get_device_properties(device).multi_processor_count)
 
 
+def shape_for(width: int, table: tuple[tuple[int, ...], ...]) -> tuple[int, ...]:
+    """The first line of a table that covers a row of so many numbers, without its first number. The line says how a
+    program is shaped for such rows: how many of them it takes, its warps and so on."""
+    return next(line[1:] for line in table if width <= line[0])
+
+
 def next_power_of_2(number: int) -> int:
     """The smallest power of two that is not less."""
     return 1 << (number - 1).bit_length()
