@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from comparison import assert_close
+from layouts import LAYOUTS
 from workbench_kernels import gated, pointwise, poly_norm, poly_relu, tiles
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -108,18 +109,9 @@ def test_relu_squared(dtype):
     compare(found, truth, dtype)
 
 
-LAYOUTS = {
-    "a slice of wider rows": lambda: normal(6, 60)[:, 10:50],
-    "every third number": lambda: normal(6, 120)[:, ::3],
-    "transposed": lambda: normal(40, 6).T,
-    "three axes, swapped": lambda: normal(3, 2, 40).transpose(0, 1),
-    "one row, repeated": lambda: normal(1, 40).expand(6, 40),
-}
-
-
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_layouts(layout):
-    x, upstream = LAYOUTS[layout](), LAYOUTS[layout]()
+    x, upstream = LAYOUTS[layout](normal), LAYOUTS[layout](normal)
     weight, bias = normal(3), normal(1)
     check_poly_norm(x, upstream, weight, bias)
     check_poly_relu(x, upstream, weight, bias)

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from comparison import assert_close
+from layouts import LAYOUTS
 from workbench_kernels import gated_norm
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -66,19 +67,10 @@ def test_more_programs_than_a_tile_of_sums(monkeypatch):
     check(normal(11, 80), normal(11, 40), *parameters(40), "silu")
 
 
-LAYOUTS = {
-    "a slice of wider rows": lambda: normal(6, 60)[:, 10:50],
-    "every third number": lambda: normal(6, 120)[:, ::3],
-    "transposed": lambda: normal(40, 6).T,
-    "three axes, swapped": lambda: normal(3, 2, 40).transpose(0, 1),
-    "one row, repeated": lambda: normal(1, 40).expand(6, 40),
-}
-
-
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_layouts(layout):
-    x = LAYOUTS[layout]()
-    check(x, LAYOUTS[layout]()[..., :20], *parameters(20), "gelu")
+    x = LAYOUTS[layout](normal)
+    check(x, LAYOUTS[layout](normal)[..., :20], *parameters(20), "gelu")
 
 
 def test_a_row_with_a_large_mean():
