@@ -155,19 +155,19 @@ def test_a_job_that_fails_says_so_in_a_sentence_and_the_worker_lives_on(worker):
 
 
 def test_a_worker_that_was_stopped_begins_no_step_and_leaves_none_behind():
-    worker, seen, go_on = Worker(), [], threading.Event()
+    worker, seen, begun = Worker(), [], threading.Event()
 
     def steps(cancelled):
         for number in range(100):
             seen.append(number)
-            while not (go_on.is_set() or cancelled()):
-                time.sleep(0.001)
+            begun.set()
+            while not cancelled():
+                time.sleep(0.001)  # asking is all that a step can do
             yield number
 
     for session in ("a", "b"):
         worker.submit(session, "x", steps, lambda job, value: None)
-    while not seen:
-        time.sleep(0.001)
+    assert begun.wait(10)
     worker.stop(wait_s=5.0)
     assert not worker._thread.is_alive() and len(seen) == 1
     worker.submit("c", "x", steps, lambda job, value: None)
