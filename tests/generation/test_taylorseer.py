@@ -9,8 +9,8 @@ import torch
 
 from comparison import assert_close
 from workbench.generation.taylorseer import (
-    Clock,
     DerivativeCache,
+    factors_by_age,
     feature_reuse,
     forecast_matrix,
     forecast_modules,
@@ -132,23 +132,24 @@ def test_counting_down_gives_the_same_forecasts():
 
 @pytest.mark.parametrize("weights", ["taylor", "newton"])
 @pytest.mark.parametrize("order", [0, 1, 3])
-def test_tables_and_clocks_make_the_caches_forecasts(order, weights):
+def test_tables_make_the_caches_forecasts(order, weights):
     """What a sampler runs on, weights and rates known beforehand, is the cache that grows."""
     full = full_steps(20, 4, 2)
     factors, rates = tables(full, order, weights)
-    clock = Clock(1, order)
+    by_age, age, refreshes = factors_by_age(20, order), 0, 0
     cache, features = DerivativeCache(order), torch.randn(20, 1, 2, 3).double()
     stack = torch.zeros(1, order + 1, 2, 3).double()
     for step, computed in enumerate(full):
         if computed:
             cache.refresh(step, features[step])
-            clock.advance(step, np.array([True]))
             stack = refresh_derivatives(features[step], stack, rates[step : step + 1])
-            assert clock.rates()[0] == pytest.approx(rates[step].item() if order else 0)
+            assert by_age[age, min(refreshes, order + 1), 0].item() == pytest.approx(rates[step].item())
+            age, refreshes = 0, refreshes + 1
         found = torch.einsum("e,betd->btd", factors[step], stack)
         assert_close(found, cache.forecast(step, weights), tolerance=1e-12)
         if weights == "taylor":
-            assert clock.weights(step)[0] == pytest.approx(factors[step].numpy())
+            assert by_age[age, min(refreshes, order + 1), 1:].numpy() == pytest.approx(factors[step].numpy())
+        age += 1
 
 
 def test_forecasts_are_linear_in_what_was_computed():

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -126,25 +125,18 @@ def tables(full: Sequence[bool], order: int, weights: str) -> tuple[Tensor, Tens
     return factors, rates
 
 
-class Clock:
-    """When each row of a stack was refreshed: the last step, the gap before it, and how many entries mean something."""
+def factors_by_age(steps: int, *orders: int) -> Float[Tensor, "ages refreshes numbers"]:
+    """What stacks of these orders need when a gate decides at which steps they are refreshed: by age, the steps since
+    the last refresh (0 to ``steps``), and by the number of refreshes (0 to that which fills the highest stack).
 
-    def __init__(self, rows: int, order: int) -> None:
-        self.last, self.gap, self.entries = np.zeros(rows), np.ones(rows), np.zeros(rows, dtype=int)
-        self.order = order
-
-    def advance(self, step: int, rows: np.ndarray) -> None:
-        """Note that ``rows`` (a mask) are refreshed at ``step``."""
-        self.gap[rows] = np.where(self.entries > 0, step - self.last, 1)[rows]
-        self.last[rows] = step
-        self.entries[rows] = np.minimum(self.entries[rows] + 1, self.order + 1)
-
-    def rates(self) -> np.ndarray:
-        """One over the gap; zero where there was no refresh before, so that no difference arises from nothing."""
-        return np.where(self.entries > 1, 1 / self.gap, 0.0) if self.order else np.zeros_like(self.gap)
-
-    def weights(self, step: int) -> np.ndarray:
-        """Taylor's weights (rows, order + 1); zero for entries that mean nothing yet."""
-        power = np.arange(self.order + 1)
-        factors = (step - self.last)[:, None] ** power / [math.factorial(i) for i in power]
-        return np.where(power < self.entries[:, None], factors, 0.0)
+    The numbers are the rate of a refresh, one over the age and zero where there was none before, so that no difference
+    arises from nothing; then Taylor's weights for every stack, zero for entries that mean nothing yet. float64.
+    """
+    filled = max(orders) + 1
+    found = torch.zeros(steps + 1, filled + 1, 1 + sum(order + 1 for order in orders), dtype=torch.float64)
+    for age in range(steps + 1):
+        for refreshes in range(1, filled + 1):
+            stacks = [taylor_weights(age, order + 1) for order in orders]
+            known = [weight * (place < refreshes) for stack in stacks for place, weight in enumerate(stack)]
+            found[age, refreshes] = torch.tensor([1 / age if age else 0, *known], dtype=torch.float64)
+    return found

@@ -67,8 +67,8 @@ from workbench.generation._trajectories import (
     working_type,
 )
 from workbench.generation.taylorseer import (
-    Clock,
     DerivativeCache,
+    factors_by_age,
     forecast_matrix,
     full_steps,
     taylorseer,
@@ -236,21 +236,22 @@ def decide(
 
     batch, steps = first.shape[:2]
     stack = torch.zeros(batch, order_first + 1, *first.shape[2:], dtype=working_type(first), device=first.device)
-    clock, full, refreshed = Clock(batch, order_first), np.ones((batch, steps), bool), np.ones((batch, steps), bool)
+    factors = factors_by_age(steps, order_first)
+    age, refreshes = torch.zeros(2, batch, dtype=torch.int64)
+    full, refreshed = np.ones((batch, steps), bool), np.ones((batch, steps), bool)
     errors = np.full((batch, steps), np.nan)
     for step in range(steps):
         feature = wide(first[:, step]).contiguous()
+        known = factors[age, refreshes.clamp(max=order_first + 1)].to(feature)
+        rates, weights = known[:, 0], known[:, 1:]
         if step > max(warmup, 0):
-            weights = torch.from_numpy(clock.weights(step)).to(feature)
             sums = forecast.error_sums(feature, stack, weights).double().cpu().numpy()
             sums = np.broadcast_to(sums.sum(0), sums.shape) if scope == "batch" else sums
             with np.errstate(divide="ignore", invalid="ignore"):
                 errors[:, step] = sums[:, 0] / sums[:, 1]
             refreshed[:, step] = ~(errors[:, step] < threshold)
         rows = refreshed[:, step]
-        clock.advance(step, rows)
         full[:, step] = rows | (step in (0, steps - 1))
-        rates = torch.from_numpy(clock.rates()).to(feature)
         if rows.all():
             forecast.refresh_(feature, stack, rates)
         elif rows.any():
@@ -258,6 +259,9 @@ def decide(
             mine = stack[chosen]
             forecast.refresh_(feature[chosen], mine, rates[chosen])
             stack[chosen] = mine
+        refreshes[rows] += 1
+        age[rows] = 0
+        age += 1
     return Decisions(full, refreshed, errors)
 
 

@@ -46,8 +46,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from workbench.generation._forecasting import (
-    Clock,
     DerivativeCache,
+    factors_by_age,
     forecast_weights,
     full_count,
     full_steps,
@@ -88,8 +88,8 @@ from workbench.paper import Method, Paper, Recording, kernel_or_cpu, runs_anywhe
 
 __all__ = [
     "PAPER",
-    "Clock",
     "DerivativeCache",
+    "factors_by_age",
     "feature_reuse",
     "forecast_matrix",
     "forecast_modules",

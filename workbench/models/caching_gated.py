@@ -8,13 +8,12 @@ DiT-XL/2 takes for two images.
 from __future__ import annotations
 
 import abc
-import itertools
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from workbench.generation.taylorseer import taylor_weights
+from workbench.generation.taylorseer import factors_by_age
 from workbench.models.caching_strategy import Outcome, Play, Strategy, distance, plain
 from workbench.models.dit import Modulation
 from workbench.models.stage import Stage
@@ -72,7 +71,7 @@ class GatedCache(Gated):
         # Rows are refreshed at different steps. Each counts its steps since the last refresh and its refreshes; what
         # follows from that stands in a table, so that the host sends nothing.
         self.age, self.refreshes = torch.zeros(2, stage.batch, dtype=torch.int64, device=stage.device)
-        self.table = _factors(steps, *self.orders).to(stage.images)
+        self.table = factors_by_age(steps, *self.orders).to(stage.images)
         self.factors = torch.zeros(stage.batch, self.table.shape[2], dtype=stage.images.dtype, device=stage.device)
         rate, self.first_weights, self.last_weights = self.factors.split((1, order_first + 1, order_last + 1), dim=1)
         self.rate = rate[:, 0]
@@ -89,7 +88,7 @@ class GatedCache(Gated):
 
     def begin(self) -> None:
         stage = self.stage
-        self.factors.copy_(self.table[self.age, self.refreshes])
+        self.factors.copy_(self.table[self.age, self.refreshes.clamp(max=max(self.orders) + 1)])
         self.first.copy_(stage.model.run(stage.tokens(), stage.modulation, 0, 1, add=plain))
         self.sums_here.copy_(kernels.error_sums(self.first, self.first_stack, self.first_weights), non_blocking=True)
 
@@ -99,7 +98,7 @@ class GatedCache(Gated):
         last = stage.model.run(self.first, stage.modulation, 1, add=plain)
         kernels.refresh_(last, self.last_stack, self.rate)
         self.age.fill_(1)
-        self.refreshes.add_(1).clamp_(max=max(self.orders) + 1)
+        self.refreshes += 1
         stage.finish(last)
 
     def forecast(self) -> None:
@@ -142,7 +141,6 @@ class GatedCache(Gated):
         self.age += 1
         self.age[chosen] = 1
         self.refreshes[chosen] += 1
-        self.refreshes.clamp_(max=max(self.orders) + 1)
         stage.finish(tokens)
 
     def compare(self) -> float:
@@ -197,20 +195,3 @@ class FirstBlockCache(Gated):
             true_error = distance(self.first + self.rest, truth)
         play("forecast")
         return Outcome(0.0, error, true_error)
-
-
-def _factors(steps: int, *orders: int) -> Tensor:
-    """What a row's stacks of these orders need: (age, refreshes, numbers), for each age up to ``steps`` and each number
-    of refreshes up to that which fills the highest stack.
-
-    The numbers are the rate of a refresh, one over its age and zero at the first, so that no difference arises from
-    nothing; then Taylor's weights for every stack, zero for entries that mean nothing yet. float64.
-    """
-    filled = max(orders) + 1
-    found = np.zeros((steps + 1, filled + 1, 1 + sum(order + 1 for order in orders)))
-    for age in range(1, steps + 1):
-        for refreshes in range(1, filled + 1):
-            stacks = [taylor_weights(age, order + 1) for order in orders]
-            known = [[weight * (place < refreshes) for place, weight in enumerate(stack)] for stack in stacks]
-            found[age, refreshes] = [1 / age, *itertools.chain.from_iterable(known)]
-    return torch.from_numpy(found)
