@@ -1,6 +1,7 @@
-"""Finds every paper by its slug: a paper is a module of a chapter that defines ``PAPER``.
+"""Finds every paper by its slug: a paper is a folder of a chapter whose ``__init__`` defines ``PAPER``.
 
-Slugs are read from file names, so listing them imports nothing; a paper's module is imported when it is asked for.
+Slugs are read from the names of folders, so listing them imports nothing; a paper is imported
+when it is asked for.
 """
 
 import difflib
@@ -28,12 +29,12 @@ CHAPTERS = (
 
 @functools.cache
 def slugs() -> dict[str, str]:
-    """Every slug with its chapter, in reading order. A file whose name starts with an underscore is no paper."""
+    """Every slug with its chapter, in reading order. A file beside the folders is a topic that papers share."""
     root = Path(__file__).parent
     return {
-        file.stem: chapter
+        home.parent.name: chapter
         for chapter in CHAPTERS
-        for file in sorted((root / chapter).glob("[!_]*.py"))
+        for home in sorted((root / chapter).glob("*/__init__.py"))
     }
 
 

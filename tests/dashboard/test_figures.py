@@ -13,8 +13,8 @@ import pytest
 from bokeh.document import Document
 
 from workbench import plots
-from workbench.dashboard.figures import NOT_DRAWN, Figure, when_drawn
-from workbench.dashboard.sheets import texts
+from workbench.dashboard.shell.figures import NOT_DRAWN, Figure, when_drawn
+from workbench.dashboard.shell.sheets import texts
 
 
 class Place:

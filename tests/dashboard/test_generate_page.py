@@ -9,12 +9,14 @@ import pytest
 import torch
 
 from dashboard.visitor import Visitor
-from workbench.dashboard import first_runs, generating, state
-from workbench.dashboard.generate_page import GeneratePage, GenerateState
-from workbench.dashboard.generate_view import TRY, comparison, table
-from workbench.dashboard.generating import OFF, UNCACHED, Going, Judgement, Request, Setting, Times, Walk
-from workbench.dashboard.jobs import Cache, Progress, Worker
-from workbench.dashboard.toggles import Configuration
+from workbench.dashboard import first_runs
+from workbench.dashboard.generate import work as generating
+from workbench.dashboard.generate.page import GeneratePage, GenerateState
+from workbench.dashboard.generate.view import TRY, comparison, table
+from workbench.dashboard.generate.work import OFF, UNCACHED, Going, Judgement, Request, Setting, Times, Walk
+from workbench.dashboard.shell import state
+from workbench.dashboard.shell.jobs import Cache, Progress, Worker
+from workbench.dashboard.shell.toggles import Configuration
 from workbench.measure import Timing
 from workbench.models import diffusion
 
@@ -265,7 +267,7 @@ def test_every_caching_method_has_a_card_and_its_knobs():
 
 
 def generating_methods():
-    from workbench.dashboard import toggles
+    from workbench.dashboard.shell import toggles
 
     return {name: method for name, method in toggles.methods("caching").items() if not generating.why_not(name)}
 

@@ -5,13 +5,14 @@ import pytest
 
 import needs
 from dashboard.visitor import Visitor
-from workbench.dashboard import first_screen, inspecting, seeing
-from workbench.dashboard.inspect_page import InspectPage
-from workbench.dashboard.inspect_words import biggest_change, comparison
-from workbench.dashboard.inspecting import Request, Similarity
-from workbench.dashboard.jobs import Cache, Worker
-from workbench.dashboard.seeing import Figures, Maps
-from workbench.dashboard.toggles import Configuration
+from workbench.dashboard.inspect import first_screen, seeing
+from workbench.dashboard.inspect import work as inspecting
+from workbench.dashboard.inspect.page import InspectPage
+from workbench.dashboard.inspect.seeing import Figures, Maps
+from workbench.dashboard.inspect.words import biggest_change, comparison
+from workbench.dashboard.inspect.work import Request, Similarity
+from workbench.dashboard.shell.jobs import Cache, Worker
+from workbench.dashboard.shell.toggles import Configuration
 from workbench.measure import Timing
 from workbench.tasks.sentences import EXAMPLES
 

@@ -5,12 +5,14 @@ import pytest
 import torch
 
 from dashboard.visitor import Visitor
-from workbench.dashboard import inspecting_images, seeing, toggles
-from workbench.dashboard.inspect_page import InspectPage
-from workbench.dashboard.inspect_parts import Gallery
-from workbench.dashboard.inspect_state import InspectState, why_not
-from workbench.dashboard.inspecting_images import Request
-from workbench.dashboard.jobs import Cache, Worker
+from workbench.dashboard.inspect import seeing
+from workbench.dashboard.inspect import work_images as inspecting_images
+from workbench.dashboard.inspect.page import InspectPage
+from workbench.dashboard.inspect.parts import Gallery
+from workbench.dashboard.inspect.state import InspectState, why_not
+from workbench.dashboard.inspect.work_images import Request
+from workbench.dashboard.shell import toggles
+from workbench.dashboard.shell.jobs import Cache, Worker
 from workbench.models import vit
 from workbench.tasks import images
 

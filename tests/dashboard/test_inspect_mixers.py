@@ -5,13 +5,15 @@ import pytest
 
 import needs
 from dashboard.visitor import Visitor
-from workbench.dashboard import inspecting, seeing, state, toggles
-from workbench.dashboard.inspect_page import InspectPage
-from workbench.dashboard.inspect_parts import TreeEditor, places
-from workbench.dashboard.inspect_state import InspectState, why_not
-from workbench.dashboard.inspect_words import TRY
-from workbench.dashboard.inspecting import Request
-from workbench.dashboard.jobs import Cache, Worker
+from workbench.dashboard.inspect import seeing
+from workbench.dashboard.inspect import work as inspecting
+from workbench.dashboard.inspect.page import InspectPage
+from workbench.dashboard.inspect.parts import TreeEditor, places
+from workbench.dashboard.inspect.state import InspectState, why_not
+from workbench.dashboard.inspect.words import TRY
+from workbench.dashboard.inspect.work import Request
+from workbench.dashboard.shell import state, toggles
+from workbench.dashboard.shell.jobs import Cache, Worker
 
 pytestmark = needs.encoder
 

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from dashboard.visitor import Visitor
-from workbench.dashboard.jobs import Cache, Mailbox, Progress, Worker, sentence
+from workbench.dashboard.shell.jobs import Cache, Mailbox, Progress, Worker, sentence
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import pytest
 
 from workbench import catalog, controls
 from workbench.controls import Range
-from workbench.dashboard.knobs import Field, Form, Option, field_of, stops, value_of
+from workbench.dashboard.shell.knobs import Field, Form, Option, field_of, stops, value_of
 
 
 def example(

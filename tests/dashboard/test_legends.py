@@ -9,7 +9,7 @@ from bokeh.resources import INLINE
 
 from dashboard.test_looks import contrast
 from workbench import measure, plots
-from workbench.dashboard.sheets import Sheet
+from workbench.dashboard.shell.sheets import Sheet
 
 ROOM = """
 () => {

@@ -3,10 +3,10 @@
 import pytest
 
 from dashboard.visitor import Visitor
-from workbench.dashboard import measuring
-from workbench.dashboard.jobs import Worker
-from workbench.dashboard.measure_page import MeasurePage, MeasureState
-from workbench.dashboard.measuring import Request
+from workbench.dashboard.measure import work as measuring
+from workbench.dashboard.measure.page import MeasurePage, MeasureState
+from workbench.dashboard.measure.work import Request
+from workbench.dashboard.shell.jobs import Worker
 
 
 @pytest.fixture

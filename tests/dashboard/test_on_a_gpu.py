@@ -12,11 +12,12 @@ import torch
 
 from dashboard.visitor import Visitor
 from workbench import measure
-from workbench.dashboard import racers, toggles
-from workbench.dashboard.generate_page import GeneratePage
-from workbench.dashboard.inspect_page import InspectPage
-from workbench.dashboard.jobs import Worker
-from workbench.dashboard.train_page import TrainPage
+from workbench.dashboard.generate.page import GeneratePage
+from workbench.dashboard.inspect.page import InspectPage
+from workbench.dashboard.shell import toggles
+from workbench.dashboard.shell.jobs import Worker
+from workbench.dashboard.train import racers
+from workbench.dashboard.train.page import TrainPage
 from workbench.models import pretrained
 
 pytestmark = [pytest.mark.gpu, pytest.mark.timeout(300)]

@@ -6,13 +6,17 @@ import pytest
 
 from dashboard.visitor import Visitor
 from workbench import catalog, claims
-from workbench.dashboard import exploring, papers_page, papers_text, papers_view, state
-from workbench.dashboard.exploring import Arithmetic, Picture, Request
-from workbench.dashboard.figures import NOT_DRAWN, when_drawn
-from workbench.dashboard.inspect_state import InspectState
-from workbench.dashboard.jobs import Worker
-from workbench.dashboard.measure_page import MeasureState
-from workbench.dashboard.papers_page import PapersPage, PapersState
+from workbench.dashboard.inspect.state import InspectState
+from workbench.dashboard.measure.page import MeasureState
+from workbench.dashboard.papers import page as papers_page
+from workbench.dashboard.papers import text as papers_text
+from workbench.dashboard.papers import view as papers_view
+from workbench.dashboard.papers import work as exploring
+from workbench.dashboard.papers.page import PapersPage, PapersState
+from workbench.dashboard.papers.work import Arithmetic, Picture, Request
+from workbench.dashboard.shell import state
+from workbench.dashboard.shell.figures import NOT_DRAWN, when_drawn
+from workbench.dashboard.shell.jobs import Worker
 
 METHODS = list(catalog.methods())
 

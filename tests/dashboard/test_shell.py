@@ -3,9 +3,9 @@
 import pytest
 
 from dashboard.visitor import Visitor
-from workbench.dashboard import shell as shell_module
-from workbench.dashboard.jobs import Progress, Worker
-from workbench.dashboard.shell import PAGES, Shell
+from workbench.dashboard.shell import frame as shell_module
+from workbench.dashboard.shell.frame import PAGES, Shell
+from workbench.dashboard.shell.jobs import Progress, Worker
 
 
 @pytest.fixture

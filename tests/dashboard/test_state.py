@@ -2,10 +2,10 @@
 
 import pytest
 
-from workbench.dashboard import state, toggles
-from workbench.dashboard.inspect_state import InspectState
-from workbench.dashboard.measure_page import MeasureState
-from workbench.dashboard.papers_page import PapersState
+from workbench.dashboard.inspect.state import InspectState
+from workbench.dashboard.measure.page import MeasureState
+from workbench.dashboard.papers.page import PapersState
+from workbench.dashboard.shell import state, toggles
 
 
 def test_default_views_have_short_links():

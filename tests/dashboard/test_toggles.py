@@ -3,9 +3,10 @@
 import pytest
 
 from workbench import catalog
-from workbench.dashboard import seeing, state, toggles
-from workbench.dashboard.inspect_state import InspectState, why_not
-from workbench.dashboard.toggles import NONE, Configuration
+from workbench.dashboard.inspect import seeing
+from workbench.dashboard.inspect.state import InspectState, why_not
+from workbench.dashboard.shell import state, toggles
+from workbench.dashboard.shell.toggles import NONE, Configuration
 
 ALL = Configuration(
     {"attention": "flash_attention_2", "activation": "gelu", "hierarchy": NONE, "doubly_stochastic": NONE},

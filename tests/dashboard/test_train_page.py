@@ -4,11 +4,14 @@ import numpy as np
 import pytest
 
 from dashboard.visitor import Visitor
-from workbench.dashboard import first_runs, racers, racing, state
-from workbench.dashboard.jobs import Cache, Progress, Worker
-from workbench.dashboard.racing import Point, Result, Start
-from workbench.dashboard.train_page import TrainPage, TrainState
-from workbench.dashboard.train_view import TRY, comparison
+from workbench.dashboard import first_runs
+from workbench.dashboard.shell import state
+from workbench.dashboard.shell.jobs import Cache, Progress, Worker
+from workbench.dashboard.train import racers
+from workbench.dashboard.train import work as racing
+from workbench.dashboard.train.page import TrainPage, TrainState
+from workbench.dashboard.train.view import TRY, comparison
+from workbench.dashboard.train.work import Point, Result, Start
 
 SMALL = {"steps": "20", "shape.width": "16", "shape.depth": "1", "shape.batch": "8"}
 

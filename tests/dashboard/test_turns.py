@@ -6,8 +6,8 @@ from collections import deque
 
 import pytest
 
-from workbench.dashboard import garbage
-from workbench.dashboard.turns import PATIENCE_S, Turns
+from workbench.dashboard.shell import garbage
+from workbench.dashboard.shell.turns import PATIENCE_S, Turns
 
 
 class Loop:

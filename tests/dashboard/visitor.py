@@ -4,7 +4,7 @@ import queue
 import time
 from typing import ClassVar
 
-from workbench.dashboard.jobs import Desk, Worker
+from workbench.dashboard.shell.jobs import Desk, Worker
 
 
 class Visitor:

@@ -5,7 +5,8 @@ import torch
 
 from comparison import assert_close
 from layouts import LAYOUTS
-from workbench_kernels import gated, pointwise, poly_norm, poly_relu, tiles
+from workbench_kernels import tiles
+from workbench_kernels.activation import gated, pointwise, poly_norm, poly_relu
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from comparison import assert_close
-from workbench_kernels import circuit, circuit_windows
+from workbench_kernels.circuit import simulation as circuit
+from workbench_kernels.circuit import windows as circuit_windows
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 #        data qubits layers parted log of a program's amplitudes

@@ -5,7 +5,7 @@ import torch
 
 from comparison import assert_close
 from workbench.attention.flash_attention_2 import direct, forward
-from workbench_kernels.flash_attention import flash_attention, why_not
+from workbench_kernels.attention.flash_attention import flash_attention, why_not
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 FLOAT32 = 5e-6  # three tf32 products, gradients through two of them

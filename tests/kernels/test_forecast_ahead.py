@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from comparison import assert_close
-from workbench_kernels import forecast, forecast_ahead
+from workbench_kernels.forecast import ahead as forecast_ahead
+from workbench_kernels.forecast import differences as forecast
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]

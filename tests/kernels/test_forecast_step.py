@@ -5,7 +5,7 @@ import torch
 
 from comparison import assert_close
 from workbench.models.dit import DIT_XL_2, EPSILON, DiT, DiTConfig
-from workbench_kernels import forecast_step
+from workbench_kernels.forecast import step as forecast_step
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]

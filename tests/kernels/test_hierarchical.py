@@ -6,8 +6,9 @@ import torch
 
 from comparison import assert_close
 from workbench.measure import relative_error
-from workbench_kernels import hierarchical, hierarchical_levels
-from workbench_kernels.hierarchical_levels import backward_torch, forward_torch, level_sizes
+from workbench_kernels.hierarchical import attention as hierarchical
+from workbench_kernels.hierarchical import levels as hierarchical_levels
+from workbench_kernels.hierarchical.levels import backward_torch, forward_torch, level_sizes
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 NAMES = ("output", "gradient of query", "gradient of key", "gradient of value")

@@ -5,7 +5,7 @@ import torch
 
 from comparison import assert_close
 from layouts import LAYOUTS
-from workbench_kernels import layer_norm
+from workbench_kernels.normalisation import layer_norm
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]

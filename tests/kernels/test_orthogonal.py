@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from comparison import assert_close
-from workbench_kernels import orthogonal
-from workbench_kernels.orthogonal import squared_orthogonal
+from workbench_kernels.linear_algebra import orthogonal
+from workbench_kernels.linear_algebra.orthogonal import squared_orthogonal
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 SIDES = [(1, 3), (2, 5), (3, 40), (8, 11), (13, 3), (33, 2)]

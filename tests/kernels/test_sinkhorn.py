@@ -5,9 +5,9 @@ import torch
 
 from comparison import assert_close
 from workbench.attention.quantum_doubly_stochastic import sinkhorn
-from workbench_kernels import sinkhorn as kernels
-from workbench_kernels.sinkhorn import sinkhorn_attention, why_not
-from workbench_kernels.sinkhorn_tiles import split
+from workbench_kernels.sinkhorn import attention as kernels
+from workbench_kernels.sinkhorn.attention import sinkhorn_attention, why_not
+from workbench_kernels.sinkhorn.tiles import split
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 FLOAT32 = 5e-6

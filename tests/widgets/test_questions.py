@@ -84,7 +84,7 @@ def test_an_answer_that_is_no_choice_is_refused():
 def test_source_is_read_from_the_module():
     code, where = source_lines(attention.finish, "seen = ", "return")
     assert code.startswith("seen = normaliser != 0") and code.splitlines()[-1].startswith("return")
-    assert where.startswith("workbench/attention/flash_attention_2.py, line ")
+    assert where.startswith("workbench/attention/flash_attention_2/__init__.py, line ")
     whole, _ = source_lines(attention.finish)
     assert whole.startswith("def finish(") and code.splitlines()[0] in whole
     one, place = source_lines(attention.finish, "seen = ")
@@ -92,10 +92,11 @@ def test_source_is_read_from_the_module():
 
 
 def test_a_kernel_can_be_read_where_it_cannot_run():
-    code, where = source_lines("workbench_kernels.flash_attention:_attend", "new_maximum = ", "maximum = new_maximum")
-    assert "tl.exp2" in code and where.startswith("kernels/workbench_kernels/flash_attention.py")
+    kernel = "workbench_kernels.attention.flash_attention:_attend"
+    code, where = source_lines(kernel, "new_maximum = ", "maximum = new_maximum")
+    assert "tl.exp2" in code and where.startswith("kernels/workbench_kernels/attention/flash_attention.py")
     with pytest.raises(ValueError, match="has no function 'nothing'"):
-        source_lines("workbench_kernels.flash_attention:nothing")
+        source_lines("workbench_kernels.attention.flash_attention:nothing")
 
 
 def test_a_lesson_that_no_longer_fits_the_code_is_an_error():

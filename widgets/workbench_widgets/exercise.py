@@ -2,7 +2,7 @@
 
 In a notebook an exercise is a cell that hands an answer to a check: a number, a choice, or a function whose body is to
 be filled in. ``...`` stands for "not answered yet" and passes; a wrong answer raises an ``AssertionError`` that helps.
-The check, one solution and typical mistakes stand together in ``workbench_widgets/lessons/<slug>.py``, where a test
+The check, one solution and typical mistakes stand together in ``workbench_widgets/lessons/<slug>/``, where a test
 runs them all.
 """
 

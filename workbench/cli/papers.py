@@ -62,7 +62,7 @@ def aligned(rows: list[dict[str, str]], right: tuple[str, ...] = ()) -> list[str
 def _state(paper: Paper) -> dict[str, str]:
     there = {
         "lesson": ROOT / paper.notebook,
-        "tests": ROOT / "tests" / paper.chapter / f"test_{paper.slug}.py",
+        "tests": ROOT / "tests" / paper.chapter / paper.slug / "test_paper.py",
         "recorded": PACKAGE / "recorded" / f"{paper.slug}.json",
     }
     return {

@@ -29,14 +29,16 @@ def on_server_loaded(server_context: Any) -> None:
 
 def on_server_unloaded(server_context: Any) -> None:
     """Nothing is computed any more when Python takes its modules apart."""
-    from workbench.dashboard import figures, shell
+    from workbench.dashboard.shell import figures
+    from workbench.dashboard.shell import frame as shell
 
     figures.stop()
     shell.worker().stop(STOP_S)
 
 
 def _warm() -> None:
-    from workbench.dashboard import garbage, shell
+    from workbench.dashboard.shell import frame as shell
+    from workbench.dashboard.shell import garbage
 
     shell.warm()
     garbage.keeper.keep()

@@ -12,10 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
-from workbench.dashboard import generating, racers, racing
-from workbench.dashboard.generating import Judgement, Setting, Walk
-from workbench.dashboard.racing import Point, Result, Start
-from workbench.dashboard.toggles import Configuration
+from workbench.dashboard.generate import work as generating
+from workbench.dashboard.generate.work import Judgement, Setting, Walk
+from workbench.dashboard.shell.toggles import Configuration
+from workbench.dashboard.train import racers
+from workbench.dashboard.train import work as racing
+from workbench.dashboard.train.work import Point, Result, Start
 
 RACE_FILE = Path(__file__).parent / "first_race.json"
 GENERATION_FILE = Path(__file__).parent / "first_generation.npz"

@@ -1,5 +1,5 @@
 """``panel serve workbench/dashboard`` runs this for every visitor."""
 
-from workbench.dashboard.shell import open_session
+from workbench.dashboard.shell.frame import open_session
 
 open_session()

@@ -17,7 +17,7 @@ from workbench.generation.taylorseer import factors_by_age
 from workbench.models.caching_strategy import Outcome, Play, Strategy, distance, plain
 from workbench.models.dit import Modulation
 from workbench.models.stage import Stage
-from workbench_kernels import forecast as kernels
+from workbench_kernels.forecast import differences as kernels
 
 
 class Gated(Strategy, abc.ABC):

@@ -11,8 +11,8 @@ from torch import Tensor
 from workbench.generation.taylorseer import full_steps, tables
 from workbench.models.caching_strategy import Outcome, Play, Strategy, distance, plain
 from workbench.models.stage import HEAD_COLUMNS, Stage
-from workbench_kernels import forecast as kernels
-from workbench_kernels.forecast_ahead import refresh_ahead_
+from workbench_kernels.forecast import differences as kernels
+from workbench_kernels.forecast.ahead import refresh_ahead_
 
 
 class Scheduled(Strategy, abc.ABC):

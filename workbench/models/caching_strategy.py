@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from workbench.models.stage import Stage
-from workbench_kernels import forecast as kernels
+from workbench_kernels.forecast import differences as kernels
 
 Play = Callable[[str], None]
 

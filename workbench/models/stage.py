@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from workbench.models.dit import EPSILON, DiT, Modulation
-from workbench_kernels import forecast_step as kernels
+from workbench_kernels.forecast import step as kernels
 
 HEAD_COLUMNS = 2  # of the stage's numbers: what multiplies image and network output in the sampler's update
 AHEAD_BYTES = 64 * 2**20  # how much of the modulation is computed ahead

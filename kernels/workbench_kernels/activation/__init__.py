@@ -1,0 +1,1 @@
+"""Activations of a feed-forward block, each in one pass over its rows."""

@@ -1,0 +1,1 @@
+"""Layered quantum circuits, simulated classically."""

@@ -1,0 +1,1 @@
+"""Forecasts from finite differences, for all modules of a network at once."""

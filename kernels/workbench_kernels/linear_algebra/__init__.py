@@ -1,0 +1,1 @@
+"""Factorisations of many small matrices at once."""

@@ -1,0 +1,1 @@
+"""Attention whose rows and columns are normalised in turn."""

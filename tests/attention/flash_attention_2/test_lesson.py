@@ -1,0 +1,107 @@
+"""The lesson on FlashAttention-2: solutions pass, mistakes do not, and what the text says is so."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from workbench import measure
+from workbench.paper import Example
+from workbench_widgets.exercise import WrongAnswer
+from workbench_widgets.lessons import flash_attention_2 as lesson
+from workbench_widgets.lessons.flash_attention_2 import questions
+
+EACH_EXERCISE = pytest.mark.parametrize("exercise", questions.EXERCISES, ids=lambda each: each.name)
+
+
+@EACH_EXERCISE
+def test_the_solution_passes(exercise):
+    exercise(exercise.solution)
+
+
+@EACH_EXERCISE
+def test_leaving_it_alone_passes(exercise):
+    exercise(...)
+
+
+@pytest.mark.parametrize(
+    "exercise, mistake",
+    [pytest.param(each, wrong, id=f"{each.name}: {what}") for each in questions.EXERCISES
+     for what, wrong in each.mistakes.items()],
+)  # fmt: skip
+def test_a_typical_mistake_fails_and_is_explained(exercise, mistake):
+    with pytest.raises(WrongAnswer) as caught:
+        exercise(mistake)
+    assert len(str(caught.value)) > 20
+
+
+ANSWERS = ("more", "about 5 %", "less than 1 %")
+
+
+@pytest.mark.parametrize("ask, answer", list(zip(questions.PREDICTIONS, ANSWERS, strict=True)))
+def test_a_prediction_has_the_answer_that_the_text_explains(ask, answer):
+    assert ask().answer == answer
+
+
+def test_the_prediction_about_blocks_takes_whichever_is_faster_here():
+    asked = questions.blocks_alone("cpu", tokens=64)
+    assert asked.answer in asked.choices
+
+
+def test_the_numbers_in_the_text():
+    tables = lesson.memory_table([65536])
+    assert "8 GiB" in tables and "256 KiB" in tables
+    scores = torch.tensor([1.0, 2.0, 4.0, 1.0], dtype=torch.float64)
+    values = torch.tensor([[1.0, 0.0], [0.0, 1.0], [2.0, -1.0], [0.5, 3.0]], dtype=torch.float64)
+    by_hand = lesson.by_hand(scores, values, block=2)
+    assert all(number in by_hand for number in ("0.1353", "1.3679", "1.2349", "1.68"))
+    assert abs(0.1353 * 1.3679 + 1.0498 - 1.2349) < 1e-4
+
+
+def test_the_printed_formula_is_right_only_while_the_maximum_does_not_grow():
+    value = torch.randn(4, 3, dtype=torch.float64)
+    falling, growing = torch.tensor([4.0, 3, 2, 1]).double(), torch.tensor([1.0, 2, 3, 4]).double()
+    assert torch.allclose(lesson.printed_formula(falling, value, 2), falling.softmax(0) @ value)
+    assert not torch.allclose(lesson.printed_formula(growing, value, 2), growing.softmax(0) @ value)
+
+
+def test_the_picture_counts_the_blocks():
+    inputs = lesson.related_tokens(16)
+    options = {"is_causal": True, "block_rows": 4, "block_columns": 4}
+    figure = lesson.map_with_blocks(Example(inputs, options))
+    assert figure.title.text == "10 of 16 blocks visited (62%), 4 with a mask inside"
+
+
+def test_programs_own_rows_forward_and_columns_backward():
+    drawn = lesson.who_computes(2, 3)
+    assert drawn.count("<rect") == 2 * 2 * 3
+
+
+def test_traffic_is_that_of_the_score_matrix():
+    moved = lesson.traffic(2048)
+    assert moved["direct: S and P, out and in"] == 4 * 2048 * 2048 * 2 / 2**20
+    assert sum(list(moved.values())[2:]) < sum(list(moved.values())[:2]) / 3
+
+
+def test_gradients_and_growth():
+    assert lesson.gradient_error() < 1e-13
+    rows = [{"implementation": "fast", "status": "ok", "size": size, "peak_bytes": 100 * size} for size in (64, 128)]
+    assert lesson.growth(pd.DataFrame(rows)) == pytest.approx(1)
+    assert np.isclose(lesson.occupied(1, 16384), 1 / 132) and lesson.occupied(1, 16384, by_rows=True) > 0.9
+
+
+def test_what_the_text_says_about_the_recorded_measurements():
+    frame = measure.recorded("flash_attention_2")
+    rows = frame.query("status == 'ok' and head_dim == 128 and direction == 'forward' and is_causal == False")
+    times = rows.pivot(index="size", columns="implementation", values="median_ms")
+    assert times["fast"][1024] < 1.5 * times["fast"][512], "the short end is the cost of a call"
+    assert times["fast"][512] > times["softmax_attention"][512]
+    memory = rows.pivot(index="size", columns="implementation", values="peak_bytes")
+    assert memory["softmax_attention"][8192] > 100 * memory["fast"][8192]
+    assert times["sdpa_cudnn"][16384] < times["fast"][16384] < times["sdpa_flash"][16384]
+
+
+@pytest.mark.gpu
+def test_the_claims_of_a_gpu():
+    measured = lesson.on_a_gpu("cuda")
+    assert all(np.isfinite(value) for value in measured.values())

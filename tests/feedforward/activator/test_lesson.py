@@ -1,0 +1,110 @@
+"""The lesson on the Activator: solutions pass, mistakes do not, and what the text says is so."""
+
+import pytest
+import torch
+
+from workbench.feedforward import activator as paper
+from workbench.tasks import images
+from workbench_widgets.exercise import WrongAnswer
+from workbench_widgets.lessons import activator as lesson
+from workbench_widgets.lessons.activator import questions
+
+EACH_EXERCISE = pytest.mark.parametrize("exercise", questions.EXERCISES, ids=lambda each: each.name)
+
+
+@EACH_EXERCISE
+def test_the_solution_passes(exercise):
+    exercise(exercise.solution)
+
+
+@EACH_EXERCISE
+def test_leaving_it_alone_passes(exercise):
+    exercise(...)
+
+
+@pytest.mark.parametrize(
+    "exercise, mistake",
+    [pytest.param(each, wrong, id=f"{each.name}: {what}") for each in questions.EXERCISES
+     for what, wrong in each.mistakes.items()],
+)  # fmt: skip
+def test_a_typical_mistake_fails_and_is_explained(exercise, mistake):
+    with pytest.raises(WrongAnswer) as caught:
+        exercise(mistake)
+    assert len(str(caught.value)) > 20
+
+
+ANSWERS = ("not at all", "the same output", "only B")
+
+
+@pytest.mark.parametrize("ask, answer", list(zip(questions.PREDICTIONS, ANSWERS, strict=True)))
+def test_a_prediction_has_the_answer_that_the_text_explains(ask, answer):
+    assert ask().answer == answer
+
+
+def test_the_numbers_in_the_text():
+    """Section 1, the worked example, and the comparison of operations."""
+    shape = {"tokens": 4096, "width": 256, "hidden": 512}
+    assert round(paper.macs("attention", **shape) / 1e6, 1) == 2.6
+    assert round(paper.macs("activator", **shape) / 1e6, 2) == 0.39
+    assert round(lesson.mac_ratio("Activator A"), 2) == 1.18 and round(lesson.mac_ratio("Activator B"), 2) == 0.71
+    gate, value = (torch.tensor(numbers, dtype=torch.float64) for numbers in ([4, -1, -3, 0], [2, 0, 2, 0]))
+    table = lesson.by_hand(gate, value)
+    assert all(number in table for number in ("(4, 0, 0, 0)", "1, 1.732", "(1.732, -0.577", "(1, -1, 1, -1)"))
+
+
+def test_shuffling_keeps_the_patches():
+    pixels = images.load("digits").test[:5]
+    moved = lesson.shuffled(pixels)
+    assert not torch.equal(moved, pixels) and torch.equal(moved, lesson.shuffled(pixels))
+
+    def patches(each):
+        return sorted(
+            tuple(patch.flatten().tolist()) for row in each[0].unfold(0, 2, 2).unfold(1, 2, 2) for patch in row
+        )
+
+    assert all(patches(one) == patches(other) for one, other in zip(pixels, moved, strict=True))
+
+
+def test_pictures_are_drawn():
+    assert lesson.blocks_svg().count("<rect") == sum(map(len, lesson.BLOCKS.values()))
+    assert lesson.shuffled_digits()
+    for activation in ("gelu", "identity"):
+        example = lesson.a_row()
+        assert len(lesson.gate_curves(type(example)(example.inputs, {"activation": activation})).legend[0].items) == 3
+    assert set(lesson.macs_frame()["block"]) == set(lesson.KINDS)
+
+
+@pytest.fixture(scope="module")
+def race():
+    return lesson.run_race(lesson.MODELS, seeds=2, steps=2, lap=1, device="cpu")
+
+
+def test_a_race_leaves_laps_and_models(race):
+    assert len(race.laps) == len(lesson.MODELS) * 2 * 2
+    assert {name: len(models) for name, models in race.models.items()} == dict.fromkeys(lesson.MODELS, 2)
+    assert (race.accuracy()["min"] <= race.accuracy()["max"]).all() and lesson.spread(race) >= 0
+    assert lesson.race_figure(race, "machine") and lesson.spatial_map(race)
+
+
+def test_the_probe_costs_an_activator_nothing(race):
+    probed = lesson.probe(race)
+    assert lesson.lost(probed, "Activator A", "Activator B") == 0
+    plain, moved = probed["ViT"]
+    assert lesson.lost(probed, "ViT") == pytest.approx(100 * (plain - moved))
+    assert "MLP-Mixer" in lesson.probe_table(race)
+
+
+def test_a_race_that_is_stopped_keeps_its_laps(monkeypatch):
+    original = lesson.training.train
+
+    def stopped(*arguments, **options):
+        yield next(original(*arguments, **options))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(lesson.training, "train", stopped)
+    race = lesson.run_race(lesson.family(), seeds=1, steps=2, lap=1, device="cpu")
+    assert len(race.laps) == 1 and len(race.accuracy()) == 1
+
+
+def test_the_family_has_as_many_weights():
+    assert len({lesson.parameters(config) for config in lesson.family().values()}) == 1

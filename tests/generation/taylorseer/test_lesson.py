@@ -1,0 +1,77 @@
+"""The lesson on TaylorSeer: solutions pass, mistakes do not, and what the text says is so."""
+
+import pytest
+
+from workbench.generation import taylorseer as paper
+from workbench_widgets.exercise import WrongAnswer
+from workbench_widgets.lessons import digits as bench
+from workbench_widgets.lessons import taylorseer as lesson
+from workbench_widgets.lessons.taylorseer import questions
+
+EACH_EXERCISE = pytest.mark.parametrize("exercise", questions.EXERCISES, ids=lambda each: each.name)
+
+
+@EACH_EXERCISE
+def test_the_solution_passes(exercise):
+    exercise(exercise.solution)
+
+
+@EACH_EXERCISE
+def test_leaving_it_alone_passes(exercise):
+    exercise(...)
+
+
+@pytest.mark.parametrize(
+    "exercise, mistake",
+    [pytest.param(each, wrong, id=f"{each.name}: {what}") for each in questions.EXERCISES
+     for what, wrong in each.mistakes.items()],
+)  # fmt: skip
+def test_a_typical_mistake_fails_and_is_explained(exercise, mistake):
+    with pytest.raises(WrongAnswer) as caught:
+        exercise(mistake)
+    assert len(str(caught.value)) > 20
+
+
+ANSWERS = ("no, it is off by −4 x at age x", "further away", "as many as uncached")
+
+
+@pytest.mark.parametrize("ask, answer", list(zip(questions.PREDICTIONS, ANSWERS, strict=True)))
+def test_a_prediction_has_the_answer_that_the_text_explains(ask, answer):
+    assert ask().answer == answer
+
+
+def test_the_numbers_in_the_text():
+    by_hand = lesson.by_hand()
+    assert all(number in by_hand for number in ("0.5", "1.5", "0.25", "1 · 9 + 2 · 1.5 + 2 · 0.25 = 12.5"))
+    assert lesson.parabola_errors()["order 2"].tolist() == pytest.approx([0, -4, -8, -12])
+    assert lesson.parabola_errors()["order 2, Newton's weights"].abs().max() < 1e-9
+    assert round(questions.cache_size.solution) == 252
+
+
+def test_the_sweep_says_what_the_text_says():
+    few = bench.digits(20)
+    frame = lesson.sweep(few, (3, 8), (0, 1, 2))
+    assert set(frame["calls"]) == {paper.full_count(50, 3), paper.full_count(50, 8)}
+    for interval in (3, 8):
+        reuse, first, fewer = (lesson.decibels(frame, interval, order) for order in (0, 1, -1))
+        assert first > reuse + 4 and first > fewer + 3
+    assert "network calls" in lesson.sweep_table(frame)
+    assert len(lesson.sweep_figure(frame).legend[0].items) == 4
+
+
+def test_pictures_are_drawn():
+    few = bench.digits(10)
+    assert lesson.path() and lesson.forecasts() and lesson.errors_by_age()
+    assert len(lesson.module_errors(few.few(3)).y_range.factors) == 12
+    images = few.draw("taylorseer", interval=5)
+    assert bench.side_by_side({"a": few.uncached, "b": images}) and bench.differences(images, few.uncached)
+    example = paper.taylorseer.example(50)
+    assert lesson.picture(example) and "DiT-XL/2" in lesson.memory_bill()
+
+
+def test_recorded_runs_are_shown_or_said_to_be_missing():
+    assert "sampling run" in bench.sampling_table(["taylorseer"]) or "full steps" in bench.sampling_table(
+        ["taylorseer"]
+    )
+    value = bench.share_of_saving("taylorseer", interval=3, order=1)
+    assert value != value or 0 < value < 1.5

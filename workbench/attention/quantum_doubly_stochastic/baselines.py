@@ -1,0 +1,96 @@
+"""What doubly stochastic attention is compared with: NormSoftmax, and equations that go through ``torch.compile``."""
+
+import functools
+from collections.abc import Callable
+from typing import Annotated, Literal
+
+import torch
+from torch import Tensor
+
+from workbench.attention.inputs import KeyOrValue, Output, Query
+from workbench.attention.quantum_doubly_stochastic.inputs import prepare_whole
+from workbench.attention.quantum_doubly_stochastic.operators import norm_softmax, temperature
+from workbench.attention.standard import fused_cpu
+from workbench.paper import Baseline
+
+Spread = Annotated[Literal["deviation", "variance"], "What the scores are divided by, if it is less than sqrt(d)."]
+
+
+def norm_softmax_reference(
+    query: Query,
+    key: KeyOrValue,
+    value: KeyOrValue,
+    *,
+    is_causal: bool = False,
+    scale: float | None = None,
+    spread: Spread = "deviation",
+) -> Output:
+    """NormSoftmax (Sec. 5.1): softmax(Q K^T / min(sqrt(d), spread of Q K^T)) V; row-stochastic only, a baseline.
+
+    The spread is over all scores of a head. ``scale`` stands for 1/sqrt(d). Shapes and errors as
+    ``sinkhorn_attention``; it cannot be causal, since the spread looks at all pairs.
+    """
+    query, key, value, scale = prepare_whole(query, key, value, is_causal, scale)
+    return norm_softmax(query @ key.mT, ceiling=1 / scale, spread=spread) @ value
+
+
+def norm_softmax_fast(
+    query: Query,
+    key: KeyOrValue,
+    value: KeyOrValue,
+    *,
+    is_causal: bool = False,
+    scale: float | None = None,
+    spread: Spread = "deviation",
+) -> Output:
+    """The same in linear memory: the variance of all scores comes from d x d matrices, the rest is PyTorch's fused
+    attention. With mean q and covariance A of the queries, k and B of the keys, it is k^T A k + q^T B q + tr(A B).
+    """
+    query, key, value, scale = prepare_whole(query, key, value, is_causal, scale)
+    dtype = torch.promote_types(query.dtype, torch.float32)
+    (mean_q, a), (mean_k, b) = _moments(query.to(dtype)), _moments(key.to(dtype))
+    variance = (mean_k @ a @ mean_k.mT + mean_q @ b @ mean_q.mT)[..., 0, 0] + (a * b).sum((-2, -1))
+    query = query / temperature(variance, 1 / scale, spread)[..., None, None].to(query.dtype)
+    if query.is_cpu:
+        return fused_cpu(query, key, value, scale=1.0, is_causal=False, window_left=None, window_right=None)
+    return torch.nn.functional.scaled_dot_product_attention(query, key, value, scale=1.0)
+
+
+def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean (..., 1, d) and covariance (..., d, d) of the tokens of x (..., T, d)."""
+    mean = x.mean(-2, keepdim=True)
+    return mean, (x - mean).mT @ (x - mean) / x.shape[-2]
+
+
+def norm_softmax_workspace(implementation: str, query: Tensor, key: Tensor, value: Tensor, **options: object) -> int:
+    """Bytes held at the forward's peak beside inputs and output; an upper bound for both implementations."""
+    batch, heads, tokens, width = query.shape
+    repeated = 2 * query.numel() * query.element_size() if heads != key.shape[1] else 0
+    if implementation == "reference":
+        return 4 * batch * heads * tokens**2 * query.element_size() + repeated
+    size = 8 if query.dtype == torch.float64 else 4
+    return size * (3 * query.numel() + 4 * batch * heads * (width**2 + tokens)) + repeated
+
+
+def compiled(function: Callable[..., Tensor]) -> Baseline:
+    """``torch.compile`` of the equations, anew for every shape: a sweep must not time a graph for unknown sizes."""
+
+    @functools.cache
+    def compiled_for(*case: object) -> Callable[..., Tensor]:
+        def call(*inputs: Tensor, **options: object) -> Tensor:
+            return function(*inputs, **options)
+
+        # PyTorch stops compiling a function after 8 shapes; a code object of its own gives each shape its own count.
+        call.__code__ = call.__code__.replace()
+        return torch.compile(call, fullgraph=True, dynamic=False)
+
+    def run(query: Tensor, key: Tensor, value: Tensor, **options: object) -> Tensor:
+        case = (query.shape, key.shape, query.dtype, query.requires_grad, *sorted(options.items()))
+        return compiled_for(*case)(query, key, value, **options)
+
+    def why_not(query: Tensor, key: Tensor, value: Tensor, **options: object) -> list[str]:
+        return (
+            [] if query.is_cuda else ["The compiled equations are measured on CUDA only: compiling for a CPU is slow."]
+        )
+
+    return Baseline(run, why_not)

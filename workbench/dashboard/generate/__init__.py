@@ -1,0 +1,1 @@
+"""The page Generate: a diffusion transformer with and without a cache."""

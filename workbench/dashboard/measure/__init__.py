@@ -1,0 +1,1 @@
+"""The page Measure: speed, memory and throughput over size."""

@@ -1,0 +1,1 @@
+"""The page Papers: the gallery, and a page for every paper."""

@@ -1,0 +1,1 @@
+"""The page Train: two small models racing."""

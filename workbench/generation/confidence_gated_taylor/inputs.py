@@ -1,0 +1,117 @@
+"""What CG-Taylor's methods take: examples, costs, memory, and the errors for what does not fit."""
+
+from collections.abc import Callable
+from typing import Annotated
+
+import torch
+from torch import Tensor
+
+from workbench.controls import Range
+from workbench.generation.forecasting import taylor_weights
+from workbench.generation.trajectories import Batch, Tokens, Width, trajectories
+from workbench.paper import Cost, Example, standard_normal
+
+Order = Annotated[int, Range(0, 4), "Highest derivative that is kept."]
+
+
+def blocks_example(blocks: int) -> Callable[..., Example]:
+    """The ``example`` of a method that takes so many trajectories: the input or the first block, ..., the last one."""
+
+    def example(
+        steps: int,
+        *,
+        device: str = "cpu",
+        dtype: str = "float32",
+        seed: int = 0,
+        batch: Batch = 2,
+        tokens: Tokens = 16,
+        width: Width = 48,
+    ) -> Example:
+        """Smooth curves (batch, blocks, steps, tokens, width): a few slow waves of drawn strength, a little noise."""
+        return Example({"features": trajectories((batch, blocks, steps, tokens, width), device, dtype, seed)})
+
+    return example
+
+
+def gate_example(
+    tokens: int,
+    *,
+    device: str = "cpu",
+    dtype: str = "float32",
+    seed: int = 0,
+    batch: Batch = 2,
+    order: Order = 1,
+    width: Width = 48,
+) -> Example:
+    """A standard-normal first block and differences; Taylor weights of one, two, ... steps' distance."""
+    stack = standard_normal((batch, order + 1, tokens, width), device=device, dtype=dtype, seed=seed + 1)
+    factors = [taylor_weights(1 + sample % 3, order + 1) for sample in range(batch)]
+    return Example(
+        {
+            "hidden": standard_normal((batch, tokens, width), device=device, dtype=dtype, seed=seed),
+            "derivatives": stack,
+            "weights": torch.tensor(factors, device=device, dtype=stack.dtype),
+        }
+    )
+
+
+def blocks_cost(features: Tensor, **options: object) -> Cost:
+    """Some operations for each number: a forecast, a comparison, a difference."""
+    flops = 4 * features.numel()
+    moved = features.nbytes + features[:, 0].numel() * features.element_size()
+    return Cost(flops, moved, flops, moved)
+
+
+def gate_cost(hidden: Tensor, derivatives: Tensor, weights: Tensor) -> Cost:
+    """2 operations for each number of the differences, as PyTorch counts the reference's sum over entries."""
+    moved = hidden.nbytes + derivatives.nbytes + weights.nbytes + 2 * len(hidden) * hidden.element_size()
+    return Cost(2 * derivatives.numel(), moved, 4 * derivatives.numel(), moved + hidden.nbytes + derivatives.nbytes)
+
+
+def blocks_workspace(implementation: str, features: Tensor, **options: object) -> int:
+    """Reference: forecasts before they are stacked, and the differences. Fast: the square of the steps, for every
+    sample at most; and 16-bit numbers in 32."""
+    batch, _, steps, *_ = features.shape
+    wider = 1 if features.element_size() >= 4 else 3
+    one = features[:, 0].numel() * features.element_size()
+    stacks = 12 * wider * one // steps
+    if implementation == "reference":
+        return one + stacks
+    squares = (3 if features.is_cpu else 1) * 8 * steps**2 * (batch if options.get("scope") == "sample" else 1)
+    return squares + stacks + 2 * (wider - 1) * one
+
+
+def cache_workspace(implementation: str, features: Tensor, **options: object) -> int:
+    """Reference: forecasts before they are stacked, and what is used again. Fast: a few trajectories."""
+    one = features[:, 0].numel() * features.element_size()
+    wider = 1 if features.element_size() >= 4 else 3
+    return wider * (one + 6 * one // features.shape[2]) if implementation == "reference" else 3 * wider * one
+
+
+def gate_workspace(implementation: str, hidden: Tensor, derivatives: Tensor, weights: Tensor) -> int:
+    """A few tensors like the hidden one; 16-bit differences in 32."""
+    widened = 2 * derivatives.nbytes if hidden.element_size() < 4 else 0
+    return (
+        widened + 3 * hidden.numel() * max(4, hidden.element_size())
+        if implementation != "fast" or hidden.is_cpu
+        else 64
+    )
+
+
+def check_blocks(name: str, features: Tensor, count: int) -> None:
+    """Raise ``ValueError`` unless the second axis has ``count`` trajectories."""
+    if features.shape[1] != count:
+        what = "first and last block" if count == 2 else "the input, first and last block"
+        raise ValueError(f"{name} takes {count} trajectories, of {what}, not {features.shape[1]}.")
+
+
+def check_gate(hidden: Tensor, derivatives: Tensor, weights: Tensor) -> None:
+    shapes = [tuple(each.shape) for each in (hidden, derivatives, weights)]
+    fits = derivatives.ndim == 4 and 0 not in shapes[1] and shapes[0] == (shapes[1][0], *shapes[1][2:])
+    if not fits or shapes[2] != shapes[1][:2]:
+        raise ValueError(
+            "gate_error takes hidden (batch, tokens, width), derivatives (batch, entries, tokens, width) and weights "
+            f"(batch, entries), not {', '.join(map(str, shapes))}."
+        )
+    if not all(each.is_floating_point() for each in (hidden, derivatives, weights)):
+        raise ValueError("gate_error takes floating-point numbers only.")
