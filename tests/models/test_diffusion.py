@@ -3,13 +3,15 @@
 import copy
 import itertools
 import math
+import pickle
 
+import numpy as np
 import pytest
 import torch
 
 from comparison import assert_close
 from workbench import measure
-from workbench.models import diffusion_quality
+from workbench.models import diffusion, diffusion_quality
 from workbench.models.caching import STRATEGIES
 from workbench.models.diffusion import METHODS, Sampler, ddim, quality, record, sample, train_dit
 from workbench.models.diffusion_quality import classifier, frechet_distance, psnr_db
@@ -212,6 +214,139 @@ def test_graphs_change_nothing(caching, guidance):
     assert_close(eager, exact, tolerance=1e-3)
 
 
+# --- kept ------------------------------------------------------------------------------------------------------------
+
+every_way = pytest.mark.parametrize("caching", ["none", *CACHED])
+
+
+def kept(model, caching):
+    return Sampler(model, steps=8, caching=caching, options=CACHED.get(caching))
+
+
+@every_way
+def test_a_sampler_used_in_inference_mode_serves_outside(model, caching):
+    images, labels = start()
+    expected = kept(model, caching)(images, labels)
+    sampler = kept(model, caching)
+    with torch.inference_mode():
+        inside = sampler(images, labels)
+        *_, last = sampler.steps_of(images, labels)
+    assert torch.equal(inside, expected) and torch.equal(last.sample, expected)
+    assert torch.equal(sampler(images, labels), expected)
+    *_, last = sampler.steps_of(images, labels)
+    assert torch.equal(last.sample, expected)
+    with torch.inference_mode():
+        assert torch.equal(sampler(images, labels), expected)
+
+
+def test_shipped_networks_loaded_in_inference_mode_can_be_trained_through():
+    for load in (pretrained, classifier):
+        load.cache_clear()
+        with torch.inference_mode():
+            network = load()
+        assert not any(weight.is_inference() for weight in network.parameters())
+    image_sets._digits.cache_clear()
+    with torch.inference_mode():
+        digits = image_sets.load("digits")
+    assert not digits.train.is_inference()
+
+
+@every_way
+def test_a_kept_sampler_follows_its_model(model, caching):
+    """To another type and back; weights that were put elsewhere, and others in their place."""
+    moving = copy.deepcopy(model)
+    sampler = kept(moving, caching)
+    images, labels = start(dtype=torch.float32)
+    first = sampler(images, labels)
+    moving.bfloat16()
+    halved = sampler(images, labels)
+    assert all(cache.dtype == torch.bfloat16 for cache in sampler.caches)
+    assert torch.equal(halved, kept(copy.deepcopy(model).bfloat16(), caching)(images, labels))
+    moving.double().load_state_dict(model.state_dict())
+    assert torch.equal(sampler(images, labels), first)
+    moving.last = torch.nn.Linear(12, 4, dtype=torch.float64).requires_grad_(False)
+    assert torch.equal(sampler(images, labels), kept(moving, caching)(images, labels))
+
+
+def test_a_graph_is_made_for_weights_where_they_lie():
+    network = DiT(TINY, "random")
+    before = diffusion._addresses(network)
+    assert before == diffusion._addresses(network) and len(before) == len(network.state_dict()) + 1  # `unit` is fixed
+    network.bfloat16().float()
+    assert before != diffusion._addresses(network)
+
+
+@every_way
+@pytest.mark.parametrize("record_error", [False, True])
+def test_autocast_casts_as_in_the_network_itself(caching, record_error):
+    """As a walk by hand under autocast, to the last bit where all is computed; nearer to it than float32 elsewhere."""
+    torch.manual_seed(0)
+    network = DiT(TINY, "random").requires_grad_(False)
+    images, labels = start(dtype=torch.float32)
+    exact = kept(network, caching)(images, labels)
+    sampler = kept(network, caching)
+    sampler.record_error = record_error
+    with torch.autocast("cpu", torch.bfloat16):
+        found = sampler(images, labels)
+        walked = sampler.steps_of(images, labels)
+        first = next(walked)
+    *_, last = walked  # who reads on has left autocast; the walk has not
+    assert torch.equal(last.sample, found) and first.sample.dtype == found.dtype == torch.float32
+    assert all(cache.dtype == torch.float32 for cache in sampler.caches)
+    assert_close(found, exact, tolerance=0.05)
+    assert not torch.equal(found, exact), "autocast did nothing"
+    assert torch.equal(sampler(images, labels), exact), "outside of autocast again"
+
+
+@every_cache
+def test_computing_every_step_changes_nothing_under_autocast(caching):
+    torch.manual_seed(0)
+    network = DiT(TINY, "random").requires_grad_(False)
+    images, labels = start(dtype=torch.float32)
+    options = {"threshold": 0.0} if "threshold" in CACHED[caching] else {"interval": 1}
+    with torch.autocast("cpu", torch.bfloat16):
+        cached = Sampler(network, steps=6, caching=caching, options=options)(images, labels)
+        assert torch.equal(cached, Sampler(network, steps=6)(images, labels))
+        expected = images
+        for step in range(6):
+            time = torch.full((2,), 1000 * (1 - step / 6))
+            expected = expected - network(expected, time, labels).float() / 6
+    assert_close(cached, expected, tolerance=0.02)
+
+
+@every_way
+def test_samplers_and_networks_are_pickled_and_copied(model, caching):
+    images, labels = start()
+    sampler = kept(model, caching)
+    expected = sampler(images, labels)
+    for again in (pickle.loads(pickle.dumps(sampler)), copy.deepcopy(sampler)):
+        assert again.caches == () and again.options == sampler.options
+        assert torch.equal(again(images, labels), expected)
+    assert torch.equal(sampler(images, labels), expected)
+    network = pickle.loads(pickle.dumps(model))
+    assert torch.equal(kept(network, caching)(images, labels), expected)
+
+
+@pytest.mark.parametrize("guidance", [1.0, 2.0])
+@pytest.mark.parametrize("record_error", [False, True])
+@every_way
+def test_no_images_are_drawn_from_no_noise(model, caching, guidance, record_error):
+    images, labels = start()
+    sampler = Sampler(model, steps=4, caching=caching, guidance=guidance, record_error=record_error)
+    assert sampler(images[:0], labels[:0]).shape == (0, 1, 4, 4)
+    steps = list(sampler.steps_of(images[:0], labels[:0]))
+    assert len(steps) == 4 and not any(step.computed for step in steps) and steps[-1].sample.shape == (0, 1, 4, 4)
+    assert sampler(images, labels).isfinite().all()
+
+
+def test_numbers_of_other_libraries_are_taken(model):
+    images, labels = start()
+    expected = Sampler(model, steps=4, caching="feature_reuse", options={"interval": 2}, guidance=2)(images, labels)
+    given = {"steps": np.int64(4), "guidance": torch.tensor(2.0)}
+    found = Sampler(model, caching="feature_reuse", options={"interval": 2}, **given)(images, labels)
+    assert torch.equal(found, expected)
+
+
 # --- asked wrongly ---------------------------------------------------------------------------------------------------
 
 
@@ -239,6 +374,7 @@ def test_shapes_that_do_not_fit_are_refused(model):
         (images, labels[:1]),
         (images, labels.double()),
         (images[:0], labels),
+        (images[0], labels),
     ):
         with pytest.raises(ValueError, match=r"noise must be|labels must be"):
             next(sample(model, noise, given))

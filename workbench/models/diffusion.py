@@ -6,7 +6,9 @@ is the same thing kept: its caches and, on CUDA, its graphs are made once and us
 
 from __future__ import annotations
 
+import functools
 import itertools
+import operator
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -97,7 +99,10 @@ class Sampler:
     """``sample`` with its settings fixed: ``sampler(noise, labels)`` gives the images, ``steps_of`` every step.
 
     The call without steps never waits for the device, except where a gate has to decide. Caches and graphs are made on
-    the first run with a shape of noise, and again when the shape changes.
+    the first run with a shape of noise, and anew when something changes that they were made for: the shape, the type or
+    the place of the model's weights, autocast. They are left out when a sampler is copied or pickled.
+
+    Under autocast the network computes as PyTorch's layers do there; what is kept stays in the type of the weights.
     """
 
     def __init__(
@@ -112,17 +117,27 @@ class Sampler:
         cuda_graphs: bool | None = None,
         record_error: bool = False,
     ) -> None:
-        if not isinstance(steps, int) or isinstance(steps, bool) or not 1 <= steps <= NOISE_STEPS:
+        if not hasattr(steps, "__index__") or isinstance(steps, bool) or not 1 <= steps <= NOISE_STEPS:
             raise ValueError(f"steps = {steps!r} is not allowed: choose a whole number from 1 to {NOISE_STEPS}.")
         if sampler not in ("euler", "ddim"):
             raise ValueError(f"sampler = {sampler!r} is not allowed: choose 'euler' or 'ddim'.")
-        if cuda_graphs and model.label.weight.device.type != "cuda":
-            raise ValueError(f"CUDA graphs need a model on CUDA, not on {model.label.weight.device.type}.")
-        self.model, self.steps, self.guidance, self.record_error = model, steps, float(guidance), record_error
+        self.model, self.steps, self.guidance = model, operator.index(steps), float(guidance)
         self.caching, self.options = caching, _options(caching, options or {})
-        self.graphs = cuda_graphs if cuda_graphs is not None else model.label.weight.is_cuda and not record_error
-        self.times, self.factors = (euler if sampler == "euler" else ddim)(steps)
+        self.cuda_graphs, self.record_error = cuda_graphs, record_error
+        self.times, self.factors = (euler if sampler == "euler" else ddim)(self.steps)
         self._run: _Run | None = None
+        _ = self.graphs  # refused here, not at the first run
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_run": None}
+
+    @property
+    def graphs(self) -> bool:
+        """Whether steps are replayed from CUDA graphs. Raises ``ValueError`` where they are wanted and cannot be."""
+        device = self.model.label.weight.device
+        if self.cuda_graphs and device.type != "cuda":
+            raise ValueError(f"CUDA graphs need a model on CUDA, not on {device.type}.")
+        return device.type == "cuda" and not self.record_error if self.cuda_graphs is None else self.cuda_graphs
 
     @property
     def caches(self) -> tuple[Tensor, ...]:
@@ -133,8 +148,9 @@ class Sampler:
     def __call__(self, noise: Tensor, labels: Tensor) -> Tensor:
         """The images, (batch, channels, side, side). Raises ``ValueError`` for shapes that do not fit."""
         run = self._prepared(noise, labels)
-        for step in range(self.steps):
-            run.step(step, record=False)
+        with run.autocast():
+            for step in range(self.steps):
+                run.step(step, record=False)
         return run.stage.images.clone()
 
     @torch.no_grad()
@@ -142,7 +158,7 @@ class Sampler:
         """Every step, as ``sample`` yields them. One run at a time: a new one takes over the caches of the last."""
         run = self._prepared(noise, labels)
         for step in range(self.steps):
-            with torch.no_grad():  # a generator's caller may have left it
+            with torch.no_grad(), run.autocast():  # a generator's caller may have left them
                 _wait(noise)
                 begun = time.perf_counter()
                 outcome = run.step(step, record=self.record_error)
@@ -167,7 +183,7 @@ class Sampler:
     def _prepared(self, noise: Tensor, labels: Tensor) -> _Run:
         config, batch = self.model.config, len(noise)
         expected = (batch, config.channels, config.image, config.image)
-        if tuple(noise.shape) != expected or not batch:
+        if tuple(noise.shape) != expected:
             raise ValueError(
                 f"noise must be (batch, {', '.join(map(str, expected[1:]))}) here, not {tuple(noise.shape)}."
             )
@@ -178,18 +194,32 @@ class Sampler:
             )
         if noise.device != self.model.label.weight.device:
             raise ValueError(f"The noise is on {noise.device}, the network on {self.model.label.weight.device}.")
-        if self._run is None or not self._run.fits(noise):
+        made_for = self._made_for(noise)
+        if self._run is None or self._run.made_for != made_for:
             self._run = None  # first make room
-            self._run = _Run(self, noise)
+            # What is kept must serve a later call outside of inference mode, too.
+            with torch.inference_mode(False), torch.no_grad():
+                self._run = _Run(self, noise, made_for)
         self._run.start(noise, labels)
         return self._run
+
+    def _made_for(self, noise: Tensor) -> tuple[Any, ...]:
+        """What a run's tensors and graphs are made for: they serve as long as none of it changes."""
+        weight, kind = self.model.label.weight, noise.device.type
+        autocast = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+        # A graph holds the addresses of the weights that it was captured with.
+        where = _addresses(self.model) if self.graphs else ()
+        return noise.shape, noise.dtype == torch.float64, weight.dtype, weight.device, autocast, self.graphs, where
 
 
 class _Run:
     """The tensors of a sampling run, and its strategy's parts, as graphs where graphs are wanted."""
 
-    def __init__(self, sampler: Sampler, noise: Tensor) -> None:
-        self.steps = sampler.steps
+    def __init__(self, sampler: Sampler, noise: Tensor, made_for: tuple[Any, ...]) -> None:
+        self.made_for, self.steps = made_for, sampler.steps
+        kind = noise.device.type
+        enabled = torch.is_autocast_enabled(kind)
+        self.autocast = functools.partial(torch.autocast, kind, torch.get_autocast_dtype(kind), enabled)
         kind = STRATEGIES[sampler.caching]
         numbers = torch.cat((sampler.factors, kind.columns(sampler.steps, **sampler.options)), dim=1)
         exact = torch.float64 if noise.dtype == torch.float64 else torch.float32
@@ -198,7 +228,10 @@ class _Run:
         self.stage = Stage(sampler.model, images, sampler.guidance, sampler.times, numbers, max(self.reach))
         self.strategy = kind(self.stage, sampler.steps, **sampler.options)
         self.known = 0  # up to which step, not including it, the stage has looked ahead
-        self.graphs = _captured(self.strategy) if sampler.graphs else {}
+        self.graphs: Mapping[str, torch.cuda.CUDAGraph] = {}
+        if sampler.graphs and len(noise):
+            with self.autocast(cache_enabled=False):  # a cast weight that is kept elsewhere would leave the graph
+                self.graphs = _captured(self.strategy)
 
     @property
     def cache_bytes(self) -> int:
@@ -208,16 +241,14 @@ class _Run:
     def sum_bytes(self) -> int:
         return sum(each.nbytes for each in self.strategy.sums)
 
-    def fits(self, noise: Tensor) -> bool:
-        exact = torch.float64 if noise.dtype == torch.float64 else torch.float32
-        return noise.shape == self.stage.images.shape and exact == self.stage.images.dtype
-
     def start(self, noise: Tensor, labels: Tensor) -> None:
         self.stage.start(noise, labels)
         self.strategy.start()
         self.known = 0
 
     def step(self, step: int, record: bool) -> Outcome:
+        if not self.stage.batch:
+            return Outcome(share=0.0)
         if min(step + self.reach[step], self.steps - 1) >= self.known:
             self.play("look_ahead")
             self.known = step + self.stage.ahead
@@ -246,6 +277,16 @@ def _captured(strategy: Strategy) -> dict[str, torch.cuda.CUDAGraph]:
             getattr(strategy, name)()
         pool = graphs[name].pool()  # parts run one after the other, and leave nothing behind but the stage
     return graphs
+
+
+def _addresses(model: DiT) -> tuple[int, ...]:
+    """Where every weight of the model lies. By hand: ``model.parameters()`` takes six times as long."""
+    found, modules = [], [model]
+    while modules:
+        module = modules.pop()
+        modules.extend(module._modules.values())
+        found.extend(each.data_ptr() for each in (*module._parameters.values(), *module._buffers.values()))
+    return tuple(found)
 
 
 def _wait(tensor: Tensor) -> None:
@@ -337,8 +378,9 @@ def record(
         run.stage.finish(run.stage.model.run(run.stage.tokens(), run.stage.modulation, add=add))
 
     run.strategy.full = full  # in place of the strategy's own
-    for step in range(steps):
-        run.step(step, record=False)
+    with run.autocast():
+        for step in range(steps):
+            run.step(step, record=False)
     if model.config.depth == 1:  # one block is the first and the last
         ends = list(itertools.chain.from_iterable(zip(ends, ends, strict=True)))
     stacked, ends = torch.stack(modules, dim=1), torch.stack(ends, dim=1)

@@ -77,8 +77,9 @@ def classifier() -> DigitClassifier:
     """The classifier that ships here, trained; one for all callers, frozen."""
     from safetensors.torch import load_file
 
-    model = DigitClassifier()
-    model.load_state_dict(load_file(WEIGHTS))
+    with torch.inference_mode(False):  # it is kept: a later caller may want gradients through it
+        model = DigitClassifier()
+        model.load_state_dict(load_file(WEIGHTS))
     return model.requires_grad_(False).eval()
 
 
@@ -116,7 +117,8 @@ def frechet(samples: Tensor) -> float:
 
 @functools.cache
 def _real_features() -> Tensor:
-    return classifier().features(image_sets.load("digits").train)
+    with torch.inference_mode(False):
+        return classifier().features(image_sets.load("digits").train)
 
 
 def frechet_distance(a: Tensor, b: Tensor) -> float:

@@ -290,6 +290,8 @@ def into(out: Tokens | None, layer: nn.Linear, x: Tokens) -> Tokens:
     """``layer(x)``, written to ``out`` where that is given: (batch, tokens, width), contiguous."""
     if out is None:
         return layer(x)
+    if torch.is_autocast_enabled(x.device.type):  # which casts for a layer, and for no product with a place to go to
+        return out.copy_(layer(x))
     torch.addmm(layer.bias, x.flatten(0, 1), layer.weight.mT, out=out.view(-1, out.shape[-1]))
     return out
 
@@ -329,6 +331,7 @@ def pretrained() -> DiT:
     """The DiT that draws digits, trained; one network for all callers, frozen. From the file that ships here."""
     from safetensors.torch import load_file
 
-    model = DiT(DIGITS)
-    model.load_state_dict(load_file(WEIGHTS))
+    with torch.inference_mode(False):  # it is kept: a later caller may want gradients through it
+        model = DiT(DIGITS)
+        model.load_state_dict(load_file(WEIGHTS))
     return model.requires_grad_(False).eval()

@@ -33,7 +33,8 @@ class Stage:
         self.batch = len(images) * self.copies
         self.times, self.all_numbers = times.to(images), numbers.to(images)
         steps, rows = len(times), model.modulate.out_features
-        self.ahead = min(steps, max(1 + reach, AHEAD_BYTES // (self.batch * rows * model.label.weight.itemsize)))
+        one = max(1, self.batch) * rows * model.label.weight.itemsize
+        self.ahead = min(steps, max(1 + reach, AHEAD_BYTES // one))
         self.rows = torch.zeros(self.ahead, self.batch, rows, dtype=self.dtype, device=self.device)
         self.table = model.split(self.rows)
         self.numbers = torch.zeros_like(self.all_numbers[: self.ahead])

@@ -62,7 +62,8 @@ def load(name: str = "digits") -> Images:
         raise ValueError(f"No set of images is called {name!r}: choose {' or '.join(map(repr, _READERS))}.")
     if reasons := why_not(name):
         raise ValueError(" ".join(reasons))
-    return _READERS[name]()
+    with torch.inference_mode(False):  # a set is kept: who asks first may not train, who asks next may
+        return _READERS[name]()
 
 
 def names() -> tuple[str, ...]:
