@@ -203,6 +203,34 @@ def test_bad_settings_of_a_live_measurement(capsys, toy, arguments, sentence):
     assert sentence in fails(capsys, *LIVE, *arguments)
 
 
+@pytest.mark.parametrize("slug", catalog.slugs())
+def test_every_papers_commands(capsys, slug):
+    """Told about, helped with, and measured: small, without baselines, which may have to be compiled first."""
+    assert run(capsys, "show", slug)[0] == 0 and run(capsys, "bench", slug)[0] == 0
+    code, printed, _ = run(capsys, "bench", slug, "--live", "--help")
+    flags = [line.split()[0] for line in printed.splitlines() if line.startswith("  --")]
+    assert code == 0 and len(flags) == len(set(flags))
+    for method in catalog.paper(slug).methods:
+        assert {f"--{name.replace('_', '-')}" for name in (*method.knobs, *method.shape_knobs)} <= set(flags)
+    small = ("--sizes", "16", "--seconds", "0.001", "--device", "cpu")
+    chosen = ("--implementation", "reference", "--implementation", "fast")
+    code, printed, said = run(capsys, "bench", slug, "--live", *small, *chosen)
+    assert code == 0, said
+    assert printed.startswith(f"{slug}, measured on ") and " wrong " not in printed
+
+
+def test_a_name_that_shapes_the_example_and_sets_the_method_is_one_flag(capsys, tmp_path):
+    """And where the methods' bounds differ, what one of them takes is taken; the one that does not says so."""
+    command = ("bench", "taylorseer", "--live", "--sizes", "8", "--seconds", "0.001", "--device", "cpu")
+    command += ("--direction", "forward", "--implementation", "fast", "--output", str(tmp_path / "rows.json"))
+    methods = ("--method", "taylorseer", "--method", "forecast_modules")
+    assert run(capsys, *command, *methods, "--order", "3", "--modules", "2")[0] == 0
+    assert measure.load(tmp_path / "rows.json")["order"].tolist() == [3, 3]
+    assert run(capsys, *command, *methods, "--order", "0")[0] == 0
+    said = fails(capsys, *command, "--method", "refresh_derivatives", "--order", "0")
+    assert said == "order = 0 is not allowed: choose a whole number from 1 to 4."
+
+
 def test_live_needs_a_paper(capsys):
     assert fails(capsys, "bench", "--live").startswith("Name the paper to measure")
     assert "Did you mean polycom" in fails(capsys, "bench", "polycon", "--live")

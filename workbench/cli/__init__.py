@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from workbench import catalog, controls
+from workbench.paper import Paper
 
 
 class _Parser(argparse.ArgumentParser):
@@ -90,26 +91,41 @@ def _add_live_flags(bench: argparse.ArgumentParser, slug: str) -> None:
     live.add_argument("--seconds", type=float, default=0.3, help="for each measurement; 0.3 when not given")
     live.add_argument("--time-limit", type=float, default=10.0, help="seconds that a single call may take; 10")
     live.add_argument("--output", help="write the rows as JSON, with the machine they come from")
-    for title, knobs in (("shape", "shape_knobs"), ("options", "knobs")):
-        group = bench.add_argument_group(f"{title} (with --live)")
-        found = {name: knob for method in paper.methods for name, knob in getattr(method, knobs).items()}
-        for name, knob in found.items():
-            group.add_argument(
-                f"--{name.replace('_', '-')}",
-                type=_parse_with(knob),
-                dest=f"{title}.{name}",
-                default=argparse.SUPPRESS,
-                metavar="VALUE",
-                help=f"{knob.help} Allowed: {knob.allowed}. Default: {knob.default}.".replace("%", "%%"),
-            )
+    groups = {title: bench.add_argument_group(f"{title} (with --live)") for title in ("shape", "options")}
+    for name, (titles, knobs) in _knobs_by_name(paper).items():
+        groups[titles[0]].add_argument(
+            f"--{name.replace('_', '-')}",
+            type=_parse_with(knobs),
+            dest="+".join(titles) + f".{name}",
+            default=argparse.SUPPRESS,
+            metavar="VALUE",
+            help=" ".join(f"{each.help} Allowed: {each.allowed}. Default: {each.default}." for each in knobs)
+            .replace("%", "%%"),
+        )  # fmt: skip
 
 
-def _parse_with(knob: controls.Knob):
+def _knobs_by_name(paper: Paper) -> dict[str, tuple[list[str], list[controls.Knob]]]:
+    """Every name with what it sets ("shape", "options" or both: one flag then sets both) and its distinct knobs."""
+    found: dict[str, tuple[list[str], list[controls.Knob]]] = {}
+    for title, kind in (("shape", "shape_knobs"), ("options", "knobs")):
+        for method in paper.methods:
+            for name, knob in getattr(method, kind).items():
+                titles, knobs = found.setdefault(name, ([], []))
+                titles.extend({title}.difference(titles))
+                knobs.extend([] if knob in knobs else [knob])
+    return found
+
+
+def _parse_with(knobs: Sequence[controls.Knob]):
+    """A value that one of the knobs takes; the methods that it is none for refuse it themselves."""
+
     def parse(text: str):
-        try:
-            return knob.parse(text)
-        except ValueError as error:
-            raise argparse.ArgumentTypeError(str(error)) from None
+        for knob in knobs:
+            try:
+                return knob.parse(text)
+            except ValueError as error:
+                refused = error
+        raise argparse.ArgumentTypeError(str(refused))
 
     return parse
 
@@ -135,8 +151,11 @@ def _bench(slug: str | None, live: bool, record: bool, **options) -> int:
         bench.record_here(slug)
     if not live:
         return bench.show_recorded(slug)
-    grouped = {title: {name.partition(".")[2]: value for name, value in options.items() if name.startswith(f"{title}.")}
-               for title in ("shape", "options")}  # fmt: skip
+    grouped = {"shape": {}, "options": {}}
+    for name, value in options.items():
+        titles, _, knob = name.rpartition(".")
+        for title in filter(None, titles.split("+")):
+            grouped[title][knob] = value
     plain = {name: value for name, value in options.items() if "." not in name}
     return bench.measure_here(slug, **grouped, **plain)
 
