@@ -192,8 +192,8 @@ def test_the_kernels_walk_the_same_way(monkeypatch, caching, guidance):
     settings = {"steps": 5, "caching": caching, "options": CACHED.get(caching), "guidance": guidance}
     images, labels = start(dtype=torch.float32)
     exact = Sampler(copy.deepcopy(network).double(), **settings)(images.double(), labels)
-    for name in ("forecast.has_kernel", "forecast_ahead.has_kernel", "forecast_step.has_kernels"):
-        monkeypatch.setattr(f"workbench_kernels.{name}", lambda *given: True)
+    for name in ("differences.has_kernel", "ahead.has_kernel", "step.has_kernels"):
+        monkeypatch.setattr(f"workbench_kernels.forecast.{name}", lambda *given: True)
     assert_close(Sampler(network, **settings)(images, labels), exact, tolerance=1e-5)
 
 
