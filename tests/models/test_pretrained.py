@@ -1,15 +1,17 @@
+import copy
+import inspect
 import os
+import pickle
 import subprocess
 import sys
 import threading
-import time
 
 import pytest
 import torch
 
 import needs
 from workbench import catalog
-from workbench.models import hugging_face, pretrained
+from workbench.models import pretrained
 from workbench.paper import Unavailable
 from workbench.tasks import text_trees
 from workbench.tasks.sentences import EXAMPLES
@@ -46,6 +48,12 @@ def original(encoder):
         return vector, torch.cat(result.attentions)
 
     return encode
+
+
+@pytest.fixture(scope="module")
+def exact(encoder):
+    """The same weights in float64, where what differs by rounding alone differs by nothing."""
+    return pretrained.Encoder(copy.deepcopy(encoder._original).double(), encoder._tokenizer)
 
 
 # --- loading
@@ -113,11 +121,13 @@ def test_flash_attention_2_leaves_the_sentence_vectors_unchanged(encoder, implem
 
 
 @pytest.mark.parametrize("attention", MIXERS)
-def test_a_sentence_alone_equals_the_sentence_in_a_padded_batch(encoder, attention):
+def test_a_sentence_alone_equals_the_sentence_in_a_padded_batch(exact, attention):
     texts = [LONG, SHORT, MIDDLE, SHORT]
-    together = encoder.encode(texts, attention=attention)
-    alone = torch.cat([encoder.encode(text, attention=attention) for text in texts])
-    torch.testing.assert_close(together, alone, rtol=0, atol=2e-6)
+    together = exact.encode(texts, attention=attention)
+    alone = torch.cat([exact.encode(text, attention=attention) for text in texts])
+    jitter = inspect.signature(catalog.method(attention).reference).parameters.get("jitter")
+    noise = 10 * jitter.default if jitter else 0.0  # each matrix of a batch gets its own
+    torch.testing.assert_close(together, alone, rtol=0, atol=max(1e-9, noise))
 
 
 def test_more_texts_than_a_batch_come_back_in_order(encoder):
@@ -204,43 +214,6 @@ def test_only_what_takes_a_tree_is_given_one(encoder):
             function(SENTENCE, tree=lambda tokens: tokens)
 
 
-def test_as_any_transformers_model_would_use_it(encoder):
-    """By name through ``from_pretrained``, padded by an attention mask; another model than BERT, and a causal one."""
-    from transformers import GPT2Config, GPT2LMHeadModel
-
-    config = GPT2Config(vocab_size=50, n_positions=32, n_embd=24, n_layer=2, n_head=4, bos_token_id=0, eos_token_id=0)
-    theirs = GPT2LMHeadModel(config).eval()
-    ids = torch.randint(1, 50, (2, 9))
-    mask = torch.tensor([[1] * 9, [1] * 5 + [0] * 4])
-    with torch.no_grad():
-        expected = theirs(ids, attention_mask=mask).logits
-        theirs.set_attn_implementation(hugging_face.interface_name("flash_attention_2"))
-        found = theirs(ids, attention_mask=mask).logits
-        torch.testing.assert_close(found[mask.bool()], expected[mask.bool()], rtol=1e-5, atol=1e-5)
-        # With its key-value cache, one token at a time.
-        cached, cache = [], None
-        for token in ids[:1].split(1, dim=1):
-            step = theirs(token, past_key_values=cache, use_cache=True)
-            cached.append(step.logits)
-            cache = step.past_key_values
-        torch.testing.assert_close(torch.cat(cached, dim=1), expected[:1], rtol=1e-5, atol=1e-5)
-
-
-def test_what_the_adapter_refuses(encoder):
-    model = encoder.model()
-    ids = torch.ones(1, 4, dtype=torch.long)
-    with pytest.raises(ValueError, match="padding_side = 'right'"):
-        model(ids, attention_mask=torch.tensor([[0, 0, 1, 1]]))
-    attend = hugging_face.adapter(catalog.method("softmax_attention"))
-    query, key = torch.zeros(1, 2, 1, 8), torch.zeros(1, 2, 5, 8)
-    with pytest.raises(ValueError, match="pad no row"):
-        attend(torch.nn.Module(), query, key, key, torch.tensor([[True] * 4 + [False]]))
-    with pytest.raises(ValueError, match=r"call model\.eval\(\)"):
-        attend(torch.nn.Module(), key, key, key, None, dropout=0.1)
-    with pytest.raises(ValueError, match="asks for another"):
-        hugging_face.padding_mask(mask_function=lambda *index: True)
-
-
 # --- activations
 
 
@@ -294,7 +267,7 @@ def test_what_runs_has_no_reason_against_it(encoder):
     assert reason in str(caught.value)
 
 
-# --- bad input, speed, threads
+# --- bad input, threads, keeping it
 
 
 @pytest.mark.parametrize(
@@ -355,13 +328,6 @@ def test_threads_with_different_configurations_do_not_mix(encoder):
         torch.testing.assert_close(found[index].maps, expected[index % 4].maps, rtol=0, atol=1e-6)
 
 
-def test_inspecting_a_sentence_is_quick(encoder):
-    """60 ms is the aim for 32 tokens; the limit here leaves room for a busy machine."""
-    text = " ".join(["cat"] * 30)
-    assert len(encoder.tokens(text)) == 32
-    times = []
-    for _ in range(5):
-        start = time.perf_counter()
-        encoder.inspect(text, attention="flash_attention_2")
-        times.append(time.perf_counter() - start)
-    assert min(times) < 0.2
+def test_an_encoder_is_kept_by_its_device(encoder):
+    """Its weights come with a package: what is written down is where they run."""
+    assert pickle.loads(pickle.dumps(encoder)) is copy.deepcopy(encoder) is encoder

@@ -89,9 +89,17 @@ class Encoder:
         self._lock = threading.Lock()
         self.longest: int = model.config.max_position_embeddings
 
+    def __reduce__(self) -> tuple:
+        """Pickled and copied by its device: the weights come with a package, and there is one encoder a process."""
+        return load, (str(self.device),)
+
     @property
     def device(self) -> torch.device:
         return self._original.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self._original.dtype
 
     def tokens(self, text: str) -> list[str]:
         """The word pieces of ``text``, with [CLS] in front and [SEP] at the end. Errors as ``encode``."""
@@ -110,7 +118,7 @@ class Encoder:
         if tree is not None and texts:
             return torch.cat([self.forward_call(text, tree=tree, **options)() for text in texts])
         model, call = self._prepared(**options)
-        vectors = torch.empty(len(texts), self._original.config.hidden_size, device=self.device)
+        vectors = torch.empty(len(texts), self._original.config.hidden_size, dtype=self.dtype, device=self.device)
         shortest_first = sorted(range(len(texts)), key=lambda index: len(encodings[index]))
         for start in range(0, len(texts), BATCH):
             batch = shortest_first[start : start + BATCH]
@@ -154,7 +162,7 @@ class Encoder:
         if implementation != "auto":
             config = self._original.config
             shape = (1, config.num_attention_heads, 1, config.hidden_size // config.num_attention_heads)
-            inputs = [torch.zeros(shape, device=self.device)] * 3
+            inputs = [torch.zeros(shape, dtype=self.dtype, device=self.device)] * 3
             reasons += method.why_not(implementation, *inputs, **(attention_options or {}))
         return reasons
 
