@@ -4,10 +4,13 @@ A row of ``width`` numbers is cut into a head, the largest power of two that fit
 The head needs no mask, and a width such as 8256 costs 8192 + 64 lanes where one padded block would cost 16384.
 """
 
+import functools
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor
+
+from workbench_kernels.launch import prepared
 
 try:
     import triton
@@ -36,6 +39,18 @@ def as_rows(x: Tensor) -> Tensor:
     return rows if rows.stride(1) == 1 else rows.contiguous()
 
 
+def rows_of(x: Tensor) -> tuple[Tensor, int, int, int]:
+    """x (..., width) as a kernel reads it: a tensor, how many rows, their width, and numbers from one row to the next.
+
+    Neighbouring numbers of a row are side by side in memory; x is copied only where they are not.
+    """
+    width = x.shape[-1]
+    if x.is_contiguous():
+        return x, x.numel() // width, width, width
+    rows = as_rows(x)
+    return rows, rows.shape[0], width, rows.stride(0)
+
+
 def head_and_tail(width: int) -> tuple[int, int]:
     """The two powers of two that cover a row: 8192 is (8192, 0), 8256 is (8192, 64), 5504 is (4096, 2048)."""
     head = 1 << (width.bit_length() - 1)
@@ -56,7 +71,7 @@ def arithmetic(dtype: torch.dtype) -> torch.dtype:
 
 def sum_partials(partials: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
     """The gradients of weight (order,) and bias (1,) from partial sums (order + 1, programs), in a fixed order."""
-    order, programs = len(weight), partials.shape[1]
+    order, programs = partials.shape[0] - 1, partials.shape[1]
     grad_weight, grad_bias = torch.empty_like(weight), torch.empty_like(bias)
     block = min(8192, next_power_of_2(programs))
     _sum_partials_kernel[(order + 1,)](
@@ -69,7 +84,12 @@ def programs_per_tensor(tiles: int, device: torch.device, per_processor: int) ->
     """How many programs share ``tiles``: one each, or ``per_processor`` on every multiprocessor, whichever is less."""
     if not per_processor or device.type != "cuda":
         return tiles
-    return min(tiles, per_processor * torch.cuda.get_device_properties(device).multi_processor_count)
+    return min(tiles, per_processor * _multiprocessors(device))
+
+
+@functools.cache
+def _multiprocessors(device: torch.device) -> int:
+    return torch.cuda.get_device_properties(device).multi_processor_count
 
 
 def shape_for(width: int, table: tuple[tuple[int, ...], ...]) -> tuple[int, ...]:
@@ -85,6 +105,7 @@ def next_power_of_2(number: int) -> int:
 
 if triton is not None:
 
+    @prepared
     @triton.jit
     def _sum_partials_kernel(partials, grad_weight, grad_bias, programs, ORDER: tl.constexpr, BLOCK: tl.constexpr):
         which = tl.program_id(0)

@@ -10,16 +10,22 @@ so a row is read, summed, and turned into its result while it stays in registers
 ``order`` scales of each row. Sums run in a fixed order: the same input gives the same bits.
 """
 
+import functools
+import math
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
-from workbench_kernels.operators import operator
+from workbench_kernels.launch import prepared
+from workbench_kernels.operation import Operation
 from workbench_kernels.tiles import (
     arithmetic,
     as_rows,
     head_and_tail,
     pieces,
     programs_per_tensor,
+    rows_of,
     shape_for,
     sum_partials,
 )
@@ -64,7 +70,7 @@ def poly_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-6) -> Ten
     x (..., width), float16, bfloat16 or float32 (on a CPU also float64); weight (1 to 4,), bias (1,), any float.
     Differentiable once, in x, weight and bias. On CUDA it needs Triton (`tiles.why_not`).
     """
-    return torch.ops.workbench.poly_norm(x, weight, bias, eps)[0]
+    return _poly_norm(x, weight, bias, eps)[0]
 
 
 # --- CUDA ------------------------------------------------------------------------------------------------------------
@@ -72,19 +78,12 @@ def poly_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-6) -> Ten
 
 def forward_triton(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """The output, and the scales r_p (rows, order) in float32."""
-    rows = as_rows(x)
-    count, width = rows.shape
-    y = torch.empty(x.shape, dtype=x.dtype, device=x.device)
-    scales = torch.empty(count, len(weight), dtype=torch.float32, device=x.device)
-    arguments = (rows, weight, bias, y, scales, count, width, rows.stride(0), eps)
-    with torch.cuda.device_of(x):
-        if width > LONGEST_ROW:
-            _forward_long_kernel[(count,)](*arguments, ORDER=len(weight), BLOCK=LONG_BLOCK, num_warps=LONG_WARPS)
-        else:
-            height, warps = shape_for(width, FORWARD)
-            grid = (-(-count // height),)
-            head, tail = head_and_tail(width)
-            _forward_kernel[grid](*arguments, ORDER=len(weight), HEAD=head, TAIL=tail, ROWS=height, num_warps=warps)
+    rows, count, width, stride = rows_of(x)
+    order = weight.shape[0]
+    y = torch.empty_like(x, memory_format=torch.contiguous_format)
+    scales = x.new_empty(count, order, dtype=torch.float32)
+    kernel, height, settings = _forward_shape(width)
+    kernel[(-(-count // height),)](rows, weight, bias, y, scales, count, width, stride, eps, ORDER=order, **settings)
     return y, scales
 
 
@@ -92,29 +91,40 @@ def backward_triton(
     grad: Tensor, x: Tensor, scales: Tensor, weight: Tensor, bias: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of x, weight and bias."""
-    rows, grad_rows = as_rows(x), as_rows(grad)
-    count, width = rows.shape
-    order = len(weight)
-    if width > LONGEST_ROW:
-        kernel, height, per_processor = _backward_long_kernel, 1, 0
-        settings = {"BLOCK": LONG_BLOCK, "num_warps": LONG_WARPS}
-    else:
-        kernel = _backward_kernel
-        height, warps, per_processor, reload, stages = shape_for(width, BACKWARD)
-        head, tail = head_and_tail(width)
-        if x.element_size() > 2:
-            stages = 1  # two rows of float32 at a time would not fit into shared memory
-        settings = {"HEAD": head, "TAIL": tail, "ROWS": height, "RELOAD": reload, "STAGES": stages, "num_warps": warps}
+    rows, count, width, stride = rows_of(x)
+    above, _, _, grad_stride = rows_of(grad)
+    order = weight.shape[0]
+    kernel, height, per_processor, settings = _backward_shape(width, x.element_size())
     programs = programs_per_tensor(-(-count // height), x.device, per_processor)
-    grad_x = torch.empty(x.shape, dtype=x.dtype, device=x.device)
-    partials = torch.empty(order + 1, programs, dtype=torch.float32, device=x.device)
-    strides = (rows.stride(0), grad_rows.stride(0))
-    with torch.cuda.device_of(x):
-        kernel[(programs,)](
-            rows, grad_rows, scales, weight, grad_x, partials, count, width, *strides, ORDER=order, **settings
-        )
-        grad_weight, grad_bias = sum_partials(partials, weight, bias)
-    return grad_x, grad_weight, grad_bias
+    grad_x = torch.empty_like(x, memory_format=torch.contiguous_format)
+    partials = x.new_empty(order + 1, programs, dtype=torch.float32)
+    kernel[(programs,)](
+        rows, above, scales, weight, grad_x, partials, count, width, stride, grad_stride, ORDER=order, **settings
+    )
+    return grad_x, *sum_partials(partials, weight, bias)
+
+
+@functools.lru_cache(1024)
+def _forward_shape(width: int) -> tuple[Callable, int, dict[str, int]]:
+    """The kernel for rows of that length, how many rows a program takes, and its other settings."""
+    if width > LONGEST_ROW:
+        return _forward_long_kernel, 1, {"BLOCK": LONG_BLOCK, "num_warps": LONG_WARPS}
+    height, warps = shape_for(width, FORWARD)
+    head, tail = head_and_tail(width)
+    return _forward_kernel, height, {"HEAD": head, "TAIL": tail, "ROWS": height, "num_warps": warps}
+
+
+@functools.lru_cache(1024)
+def _backward_shape(width: int, item: int) -> tuple[Callable, int, int, dict[str, int]]:
+    """As ``_forward_shape`` for numbers of ``item`` bytes; the third is how many programs a multiprocessor has."""
+    if width > LONGEST_ROW:
+        return _backward_long_kernel, 1, 0, {"BLOCK": LONG_BLOCK, "num_warps": LONG_WARPS}
+    height, warps, per_processor, reload, stages = shape_for(width, BACKWARD)
+    head, tail = head_and_tail(width)
+    if item > 2:
+        stages = 1  # two rows of float32 at a time would not fit into shared memory
+    settings = {"HEAD": head, "TAIL": tail, "ROWS": height, "RELOAD": reload, "STAGES": stages, "num_warps": warps}
+    return _backward_kernel, height, per_processor, settings
 
 
 # --- CPU -------------------------------------------------------------------------------------------------------------
@@ -177,36 +187,20 @@ def _horner(x: Tensor, *coefficients: Tensor) -> Tensor:
     return value
 
 
-# --- the operators ---------------------------------------------------------------------------------------------------
+# --- the operation ---------------------------------------------------------------------------------------------------
 
-_forward = operator("poly_norm", cuda=forward_triton, cpu=forward_torch)
-_backward = operator("poly_norm_backward", cuda=backward_triton, cpu=backward_torch)
-
-
-@torch.library.register_fake("workbench::poly_norm")
-def _(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    rows = x.numel() // x.shape[-1]
-    return x.new_empty(x.shape), x.new_empty(rows, len(weight), dtype=arithmetic(x.dtype))
+def _fake(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    rows = math.prod(x.shape[:-1])
+    return x.new_empty(x.shape), x.new_empty(rows, weight.shape[0], dtype=arithmetic(x.dtype))
 
 
-@torch.library.register_fake("workbench::poly_norm_backward")
-def _(grad: Tensor, x: Tensor, scales: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    return x.new_empty(x.shape), torch.empty_like(weight), torch.empty_like(bias)
-
-
-def _keep(ctx, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
-    x, weight, bias, _ = inputs
-    ctx.save_for_backward(x, output[1], weight, bias)
-    ctx.set_materialize_grads(False)
-
-
-def _differentiate(ctx, grad: Tensor | None, grad_scales: None) -> tuple[Tensor | None, ...]:
-    if grad is None:  # nobody asked for the output's gradient
-        return None, None, None, None
-    return *_backward(grad, *ctx.saved_tensors), None
-
-
-torch.library.register_autograd("workbench::poly_norm", _differentiate, setup_context=_keep)
+_poly_norm = Operation(
+    "poly_norm",
+    forward={"cuda": forward_triton, "cpu": forward_torch},
+    backward={"cuda": backward_triton, "cpu": backward_torch},
+    outputs=("y", "scales"),
+    fake=_fake,
+)
 
 
 # --- the kernels -----------------------------------------------------------------------------------------------------
@@ -351,6 +345,7 @@ if triton is not None:
         policy: tl.constexpr = "evict_first" if AGAIN else ""
         return tl.load(pointer + start + columns, mask=mask, other=0.0, eviction_policy=policy).to(tl.float32)
 
+    @prepared
     @triton.jit
     def _forward_kernel(
         x, weight, bias, y, scales, rows, width, stride, eps,
@@ -374,6 +369,7 @@ if triton is not None:
         if TAIL > 0:
             tl.store(y + to_row + tail_columns, _polynomial(tail, b, c1, c2, c3, c4, ORDER), mask=tail_mask)
 
+    @prepared
     @triton.jit
     def _backward_kernel(
         x, grad, scales, weight, grad_x, partials, rows, width, stride, grad_stride,
@@ -412,6 +408,7 @@ if triton is not None:
             t0, t1, t2, t3, t4 = t0 + tl.sum(s0), t1 + a1, t2 + a2, t3 + a3, t4 + a4
         _store_partials(partials, t0, t1, t2, t3, t4, ORDER)
 
+    @prepared
     @triton.jit
     def _forward_long_kernel(
         x, weight, bias, y, scales, rows, width, stride, eps, ORDER: tl.constexpr, BLOCK: tl.constexpr
@@ -432,6 +429,7 @@ if triton is not None:
             part = _load(x, from_row, columns, columns < width)
             tl.store(y + to_row + columns, _polynomial(part, b, c1, c2, c3, c4, ORDER), mask=columns < width)
 
+    @prepared
     @triton.jit
     def _backward_long_kernel(
         x, grad, scales, weight, grad_x, partials, rows, width, stride, grad_stride,

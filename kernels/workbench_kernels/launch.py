@@ -1,0 +1,126 @@
+"""Kernels that are launched at next to no cost to the host.
+
+Triton finds out at every call which of a kernel's compiled forms the arguments need: 37 microseconds on an H200's host,
+as long as a small kernel runs. ``prepared`` does it once for arguments of a kind and hands the rest to the driver::
+
+    @prepared
+    @triton.jit
+    def _kernel(x, y, numbers, BLOCK: tl.constexpr): ...
+
+    _kernel[(programs,)](x, y, numbers, BLOCK=1024, num_warps=4)
+
+The call is written as Triton's: tensors and numbers by position, constants and options by name. It runs on the device
+and the current stream of its tensors, whatever the current device is.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+try:
+    from triton import knobs
+    from triton.runtime import JITFunction
+except ImportError:  # `tiles.why_not` says so
+    JITFunction = None
+
+MOST_KEPT = 4096  # compiled forms of one kernel that are remembered
+
+_current_device = getattr(torch._C, "_cuda_getDevice", None)
+_current_stream = getattr(torch._C, "_cuda_getCurrentRawStream", None)
+
+
+def prepared(kernel: Any) -> Any:
+    """``kernel``, launched without Triton's work at every call; in Triton's interpreter, the kernel itself."""
+    return Prepared(kernel) if JITFunction is not None and isinstance(kernel, JITFunction) else kernel
+
+
+class Prepared:
+    """A Triton kernel and its compiled forms, by what Triton compiles for: types, alignment, some integers, constants.
+
+    Ordinary launches are made where something listens to them (a profiler's hooks), for arguments that are neither
+    tensors nor plain numbers, and where this Triton launches in another way than the one this was written for.
+    """
+
+    def __init__(self, kernel: Any) -> None:
+        self.kernel = kernel
+        self.forms: dict[tuple, tuple] = {}
+
+    def __getitem__(self, grid: tuple[int, ...]) -> "_OnGrid":
+        return _OnGrid(self, grid)
+
+    def launch(self, grid: tuple[int, ...], arguments: tuple, constants: dict[str, Any]) -> None:
+        """What ``kernel[grid](*arguments, **constants)`` does. Raises ``ValueError`` for tensors on several devices."""
+        device, key, values = None, [], []
+        for argument in arguments:
+            kind = type(argument)
+            if kind is int:
+                values.append(argument)
+                # Triton makes a constant of 1, knows multiples of 16, and takes 64 bits where 32 do not do.
+                wide = 0 if -0x80000000 <= argument < 0x80000000 else 2 if argument < 1 << 63 else 4
+                key.append(-1 if argument == 1 else wide + (argument & 15 == 0))
+            elif isinstance(argument, Tensor):
+                at, pointer = argument.get_device(), argument.data_ptr()
+                if device is None:
+                    device = at
+                elif at != device:
+                    raise ValueError(f"The tensors of a call must be on one device, not on {_devices(arguments)}.")
+                values.append(pointer)
+                key.append(argument.dtype)
+                key.append(pointer & 15 == 0)
+            else:
+                values.append(argument)
+                key.append(kind if kind in (float, bool) else None if argument is None else _Unknown)
+        if device is None or device < 0:
+            raise ValueError(f"The kernel runs on CUDA, and the tensors are on {_devices(arguments) or 'no device'}.")
+        if device != _current_device():
+            with torch.cuda.device(device):
+                return self.launch(grid, arguments, constants)
+        key = (device, *key, *constants, *constants.values())
+        form = self.forms.get(key)
+        if form is None or _somebody_listens():
+            return self._launch_and_keep(key, grid, arguments, constants)
+        run, function, packed, tail = form
+        columns, rows, layers = (*grid, 1, 1)[:3]
+        try:
+            run(columns, rows, layers, _current_stream(device), function, packed, None, None, None, *values, *tail)
+        except TypeError:  # the driver's launcher takes something else in this version of Triton
+            self.kernel[grid](*arguments, **constants)
+        return None
+
+    def _launch_and_keep(self, key: tuple, grid: tuple[int, ...], arguments: tuple, constants: dict[str, Any]) -> None:
+        compiled = self.kernel[grid](*arguments, **constants)
+        known = all(hasattr(compiled, name) for name in ("run", "function", "packed_metadata"))
+        if not known or _Unknown in key:
+            return
+        if len(self.forms) >= MOST_KEPT:
+            self.forms.clear()
+        parameters = self.kernel.params[len(arguments) :]
+        tail = tuple(constants.get(parameter.name, parameter.default) for parameter in parameters)
+        self.forms[key] = (compiled.run, compiled.function, compiled.packed_metadata, tail)
+
+
+class _OnGrid:
+    """What ``kernel[grid]`` is."""
+
+    __slots__ = ("_grid", "_prepared")
+
+    def __init__(self, prepared: Prepared, grid: tuple[int, ...]) -> None:
+        self._prepared, self._grid = prepared, grid
+
+    def __call__(self, *arguments: Any, **constants: Any) -> None:
+        self._prepared.launch(self._grid, arguments, constants)
+
+
+class _Unknown:
+    """Stands in a key for an argument that only Triton can judge, such as a tensor descriptor."""
+
+
+def _somebody_listens() -> bool:
+    """Whether a hook is set that an ordinary launch would call."""
+    hooks = (knobs.runtime.launch_enter_hook, knobs.runtime.launch_exit_hook)
+    return any(hook is not None and getattr(hook, "calls", True) for hook in hooks)
+
+
+def _devices(arguments: tuple) -> str:
+    return " and ".join(sorted({str(argument.device) for argument in arguments if isinstance(argument, Tensor)}))
