@@ -56,9 +56,8 @@ LAYERS = [
     ["workbench_kernels"],
     ["workbench.controls"],
     ["workbench.paper"],
-    [f"workbench.{chapter}" for chapter in catalog.CHAPTERS],
     ["workbench.catalog"],
-    ["workbench.models", "workbench.tasks"],
+    [*(f"workbench.{chapter}" for chapter in catalog.CHAPTERS), "workbench.models", "workbench.tasks"],
     ["workbench.measure", "workbench.claims", "workbench.plots"],
     ["workbench_widgets", "workbench.dashboard", "workbench.cli", "workbench.__main__"],
 ]

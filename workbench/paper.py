@@ -105,6 +105,7 @@ class Method:
     shows_map   attention-like: ``attention_map`` works
     layer(hidden, **options) -> nn.Module that holds the method's weights, or None
     branches    how many up-projections an activation consumes (2 for gated ones)
+    strategy    of the toggle "caching": how a sampler does it, a class as ``workbench.models.caching`` describes it
     largest     the largest size that ``example`` makes, where a method cannot go further; None: any
     """
 
@@ -124,6 +125,7 @@ class Method:
     shows_map: bool = False
     layer: Callable[..., torch.nn.Module] | None = None
     branches: int = 1
+    strategy: type | None = None
     largest: int | None = None
 
     @property
@@ -253,6 +255,22 @@ class Recording:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SamplingRun:
+    """A whole sampling run of a diffusion transformer that is recorded, side by side with those of other papers.
+
+    caching, options   a method of the toggle "caching" and its knobs; "none" computes every step
+    steps              of the sampler
+    full               set the option ``threshold`` so that about so many steps are full: where the network's weights
+                       mean nothing, a threshold does not either
+    """
+
+    caching: str = "none"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    steps: int = 50
+    full: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Paper:
     """One paper of the workbench. ``slug`` names its module, notebook, tests, golden arrays and dashboard page."""
 
@@ -266,6 +284,7 @@ class Paper:
     methods: tuple[Method, ...]
     claims: tuple[Claim, ...] = ()
     recordings: tuple[Recording, ...] = ()
+    sampling: tuple[SamplingRun, ...] = ()
 
     @property
     def url(self) -> str:

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from comparison import assert_close
-from workbench import measure
+from workbench import catalog, measure
 from workbench.models import diffusion, diffusion_quality
-from workbench.models.caching import STRATEGIES
-from workbench.models.diffusion import METHODS, Sampler, ddim, quality, record, sample, train_dit
+from workbench.models.caching import Strategy, strategies
+from workbench.models.diffusion import Sampler, ddim, quality, record, sample, train_dit
 from workbench.models.diffusion_quality import classifier, frechet_distance, psnr_db
 from workbench.models.dit import DiT, DiTConfig, pretrained
 from workbench.tasks import images as image_sets
@@ -49,7 +49,8 @@ def walk(model, *, steps=12, batch=2, **settings):
 
 
 def test_every_method_of_the_toggle_can_sample():
-    assert set(STRATEGIES) == {"none", *METHODS} == {"none", *CACHED}
+    assert set(strategies()) == {"none", *catalog.methods("caching")} == {"none", *CACHED}
+    assert all(issubclass(each, Strategy) for each in strategies().values())
 
 
 def test_the_uncached_walk_is_eulers(model):
@@ -460,9 +461,9 @@ def test_decibels():
 
 def test_whole_runs_are_measured_side_by_side(model):
     runs = [
-        measure.Run(steps=10),
-        measure.Run(steps=10, caching="taylorseer", options={"interval": 3}),
-        measure.Run(steps=10, caching="confidence_gated_taylor", full=6),
+        measure.SamplingRun(steps=10),
+        measure.SamplingRun(steps=10, caching="taylorseer", options={"interval": 3}),
+        measure.SamplingRun(steps=10, caching="confidence_gated_taylor", full=6),
     ]
     rows = list(measure.sampling(model.float(), runs, sampler="euler", budget_s=0.01))
     model.double()
@@ -470,3 +471,11 @@ def test_whole_runs_are_measured_side_by_side(model):
     assert rows[0]["speed_up"] == rows[0]["ideal"] == 1 and rows[1]["full_steps"] == 4 and rows[1]["ideal"] == 2.5
     assert rows[2]["full_steps"] == pytest.approx(6, abs=2) and 0 < rows[2]["threshold"] < 1
     assert all(row["median_ms"] > 0 and row["error"] == 0 for row in rows)
+
+
+def test_what_is_recorded_stands_in_the_papers():
+    """No cache first, then fewer steps; every way to cache that the catalog has, with options that it knows."""
+    first, *others = measure.sampling_runs()
+    assert first == measure.SamplingRun() and {run.caching for run in others} == {"none", *CACHED}
+    for run in others:
+        Sampler(pretrained(), steps=run.steps, caching=run.caching, options=run.options)

@@ -11,7 +11,14 @@ from workbench.measure.recording import record
 from workbench.measure.records import COLUMNS, frame, load, machine, machine_line, recorded, save
 from workbench.measure.roofline import Ceilings, ceilings
 from workbench.measure.rows import estimate_bytes, measure
-from workbench.measure.sampling import Run, dit_xl_2, record_sampling, recorded_sampling, sampling
+from workbench.measure.sampling import (
+    SamplingRun,
+    dit_xl_2,
+    record_sampling,
+    recorded_sampling,
+    sampling,
+    sampling_runs,
+)
 from workbench.measure.sweeps import sweep
 from workbench.measure.timing import Cancelled, Timing, pick_device, time_call
 
@@ -20,7 +27,7 @@ __all__ = [
     "Cancelled",
     "Ceilings",
     "Check",
-    "Run",
+    "SamplingRun",
     "Timing",
     "ceilings",
     "dit_xl_2",
@@ -39,6 +46,7 @@ __all__ = [
     "recorded_sampling",
     "relative_error",
     "sampling",
+    "sampling_runs",
     "save",
     "sweep",
     "time_call",

@@ -3,52 +3,33 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pandas as pd
 import torch
 
+from workbench import catalog
 from workbench.measure.correctness import relative_error
 from workbench.measure.records import RECORDED, save
 from workbench.measure.timing import Stop, stop_if, time_call
 from workbench.models.diffusion import Sampler
 from workbench.models.dit import DIT_XL_2, DiT
+from workbench.paper import SamplingRun
+
+FEWER = tuple(SamplingRun(steps=steps) for steps in (26, 18, 14, 11, 10))
+"""What a user would otherwise do: take fewer steps. As many as are full where every 2nd, 3rd, ... 6th of 50 is."""
 
 
-@dataclass(frozen=True)
-class Run:
-    """One way to sample: so many steps, with a cache or without. ``full`` asks for the gate's threshold to be set so
-    that about so many steps are full (where the weights mean nothing, a threshold does not either)."""
-
-    steps: int = 50
-    caching: str = "none"
-    options: Mapping[str, Any] = field(default_factory=dict)
-    full: int | None = None
-
-
-def _runs() -> tuple[Run, ...]:
-    taylor = [({"interval": interval, "order": 1}) for interval in (3, 4, 5, 6)]
-    taylor += [{"interval": 3, "order": 3}, {"interval": 5, "order": 4}]
-    return (
-        Run(),
-        *(Run(steps=steps) for steps in (26, 18, 14, 11, 10)),
-        *(Run(caching="feature_reuse", options={"interval": interval, "first_full": 2}) for interval in (3, 5)),
-        *(Run(caching="taylorseer", options=options) for options in taylor),
-        *(Run(caching="last_block_forecast", options={"interval": interval}) for interval in (3, 5)),
-        *(Run(caching="confidence_gated_taylor", options={"order_first": 3}, full=full) for full in (18, 11)),
-        Run(caching="first_block_cache", full=18),
-    )
-
-
-RUNS = _runs()
-"""What is recorded: no cache, fewer steps, every cache; the first is what the others are compared with."""
+def sampling_runs() -> tuple[SamplingRun, ...]:
+    """What is recorded: no cache, fewer steps, and what the papers name; the first is what the others are compared
+    with."""
+    return (SamplingRun(), *FEWER, *(run for paper in catalog.papers() for run in paper.sampling))
 
 
 def sampling(
     model: DiT,
-    runs: Sequence[Run] = RUNS,
+    runs: Sequence[SamplingRun],
     *,
     batch: int = 2,
     sampler: str = "ddim",
@@ -100,7 +81,7 @@ def sampling(
         del made  # its caches and graphs, before the next one's
 
 
-def threshold_for(model: DiT, run: Run, noise: torch.Tensor, labels: torch.Tensor, sampler: str) -> float:
+def threshold_for(model: DiT, run: SamplingRun, noise: torch.Tensor, labels: torch.Tensor, sampler: str) -> float:
     """The threshold with which about ``run.full`` steps are full: bisection, ten runs without graphs."""
     low, high = 0.0, 1.0
     best = (float("inf"), 0.5)
@@ -136,7 +117,7 @@ def record_sampling(device: str = "cuda", *, batch: int = 2, budget_s: float = 0
     row all of them are written to ``workbench/recorded/sampling/dit_xl_2.json``, with the machine.
     """
     rows = []
-    for row in sampling(dit_xl_2(device), batch=batch, budget_s=budget_s):
+    for row in sampling(dit_xl_2(device), sampling_runs(), batch=batch, budget_s=budget_s):
         rows.append({"network": "DiT-XL/2", **row})
         yield rows[-1]
     save(rows, RECORDED / "sampling" / "dit_xl_2.json", device)

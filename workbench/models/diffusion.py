@@ -17,21 +17,15 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from workbench import controls
-from workbench.generation import confidence_gated_taylor, taylorseer
-from workbench.models.caching import ALSO, STRATEGIES, Outcome, Stage, Strategy, plain
+from workbench import catalog, controls
+from workbench.models.caching import Outcome, Strategy, plain, strategies
 from workbench.models.diffusion_quality import Quality, quality
 from workbench.models.diffusion_training import TIME_SCALE, DiffusionLap, train_dit
 from workbench.models.dit import DiT
+from workbench.models.stage import Stage
 
 __all__ = ["DiffusionLap", "Quality", "Recorded", "Sampler", "Step", "quality", "record", "sample", "train_dit"]
 
-METHODS = {
-    method.name: method
-    for paper in (taylorseer.PAPER, confidence_gated_taylor.PAPER)
-    for method in paper.methods
-    if method.toggle == "caching"
-}
 Solver = Literal["euler", "ddim"]
 NOISE_STEPS = 1000  # of the chain that DDIM takes its steps from
 
@@ -220,13 +214,13 @@ class _Run:
         kind = noise.device.type
         enabled = torch.is_autocast_enabled(kind)
         self.autocast = functools.partial(torch.autocast, kind, torch.get_autocast_dtype(kind), enabled)
-        kind = STRATEGIES[sampler.caching]
-        numbers = torch.cat((sampler.factors, kind.columns(sampler.steps, **sampler.options)), dim=1)
+        strategy = strategies()[sampler.caching]
+        numbers = torch.cat((sampler.factors, strategy.columns(sampler.steps, **sampler.options)), dim=1)
         exact = torch.float64 if noise.dtype == torch.float64 else torch.float32
         images = torch.zeros_like(noise, dtype=exact, memory_format=torch.contiguous_format)
-        self.reach = kind.reach(sampler.steps, **sampler.options)
+        self.reach = strategy.reach(sampler.steps, **sampler.options)
         self.stage = Stage(sampler.model, images, sampler.guidance, sampler.times, numbers, max(self.reach))
-        self.strategy = kind(self.stage, sampler.steps, **sampler.options)
+        self.strategy = strategy(self.stage, sampler.steps, **sampler.options)
         self.known = 0  # up to which step, not including it, the stage has looked ahead
         self.graphs: Mapping[str, torch.cuda.CUDAGraph] = {}
         if sampler.graphs and len(noise):
@@ -296,17 +290,17 @@ def _wait(tensor: Tensor) -> None:
 
 def _options(caching: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """All options of a caching method, defaults included. Raises ``ValueError`` for what is not allowed."""
-    if caching not in STRATEGIES:
-        raise ValueError(f"caching = {caching!r} is not allowed: choose {', '.join(STRATEGIES)}.")
+    if caching not in strategies():
+        raise ValueError(f"caching = {caching!r} is not allowed: choose {', '.join(strategies())}.")
     if caching == "none":
         if options:
             raise ValueError(f"Without a cache there is nothing to set: {', '.join(options)} means nothing.")
         return {}
-    method = METHODS[caching]
+    method = catalog.method(caching)
     if unknown := set(options) - set(method.knobs):
         raise ValueError(f"{caching} has no option {', '.join(sorted(unknown))}: it has {', '.join(method.knobs)}.")
     defaults = {name: knob.default for name, knob in method.knobs.items()}
-    return controls.validate(method.reference, {**defaults, **options}) | ALSO.get(caching, {})
+    return controls.validate(method.reference, {**defaults, **options})
 
 
 # --- the samplers ----------------------------------------------------------------------------------------------------

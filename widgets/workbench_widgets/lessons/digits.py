@@ -131,8 +131,8 @@ def share_of_saving(caching: str, *, live: bool = False, full: int | None = None
     """How much of the saving in network calls arrives as time, DiT-XL/2: recorded (NaN where it is not), or measured
     here on a GPU."""
     if live:
-        run = measure.Run(caching=caching, options=options, full=full)
-        *_, row = measure.sampling(measure.dit_xl_2("cuda"), [measure.Run(), run])
+        run = measure.SamplingRun(caching=caching, options=options, full=full)
+        *_, row = measure.sampling(measure.dit_xl_2("cuda"), [measure.SamplingRun(), run])
         return row.get("of_ideal", float("nan"))
     frame = measure.recorded_sampling()
     if frame is None:

@@ -25,13 +25,12 @@ from workbench.dashboard.shell.jobs import Cache, Cancelled, Progress
 from workbench.dashboard.shell.toggles import NONE, Configuration
 from workbench.dashboard.train.work import one_thread
 from workbench.models import diffusion, dit
-from workbench.models.caching import STRATEGIES
+from workbench.models.caching import strategies
 from workbench.paper import Method
 
 SIDES = ("a", "b")
 UNCACHED = "uncached"
 LARGE = "DiT-XL/2"
-PAPERS = ("taylorseer", "confidence_gated_taylor")
 DIGITS = ("all", *map(str, range(10)))
 COUNTS = (10, 20, 50, 100, 200)
 JUDGED = 50  # samples from which on the Fréchet distance of 32 features says something
@@ -160,7 +159,7 @@ def knobs_of(toggle: str, method: Method) -> dict[str, Knob]:
 
 def why_not(caching: str) -> str:
     """Why the sampler cannot use a caching method, in one sentence; empty when it can."""
-    return "" if caching in STRATEGIES else "The sampler of this page has no such cache."
+    return "" if caching in strategies() else "The sampler of this page has no such cache."
 
 
 def compute(request: Request, device: str) -> Callable[[Cancelled], Iterator[Any]]:
@@ -264,7 +263,7 @@ def _walk(side: str, setting: Setting, configuration: Configuration, device: str
 
 def blocks_of(shares: Sequence[float], caching: str) -> float:
     """Blocks that ran for a sample: all of them in a computed step, in a forecast one the first, where a gate looks."""
-    depth, gate = dit.DIGITS.depth, int(STRATEGIES[caching].waits)
+    depth, gate = dit.DIGITS.depth, int(strategies()[caching].waits)
     return sum(share * depth + (1 - share) * gate for share in shares)
 
 
@@ -336,7 +335,7 @@ class Recorded:
 def recorded() -> list[Recorded]:
     """Claims that were settled on DiT-XL/2, and sweeps of its kernels; empty as long as nothing was recorded."""
     lines = []
-    for slug in filter(catalog.slugs().__contains__, PAPERS):
+    for slug in (paper.slug for paper in catalog.papers() if any(each.strategy for each in paper.methods)):
         for row in claims.table(slug).to_dict("records"):
             if row["source"].startswith("recorded") and LARGE in row["measured"]:
                 lines.append(Recorded(row["statement"], row["reported"], row["measured"], row["source"]))

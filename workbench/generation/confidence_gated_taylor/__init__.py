@@ -56,6 +56,7 @@ from workbench.generation.confidence_gated_taylor.inputs import (
     gate_example,
     gate_workspace,
 )
+from workbench.generation.confidence_gated_taylor.strategies import FirstBlockCache, GatedCache, LastBlockCache
 from workbench.generation.taylorseer import (
     DerivativeCache,
     factors_by_age,
@@ -74,12 +75,15 @@ from workbench.generation.trajectories import (
     wide,
     working_type,
 )
-from workbench.paper import Paper, Recording, runs_anywhere
+from workbench.paper import Paper, Recording, SamplingRun, runs_anywhere
 from workbench_kernels.operators import operator
 
 __all__ = [
     "PAPER",
     "Decisions",
+    "FirstBlockCache",
+    "GatedCache",
+    "LastBlockCache",
     "confidence_gated_taylor",
     "decide",
     "first_block_cache",
@@ -388,6 +392,7 @@ last_block_forecast = method(
     example=taylorseer.example,
     cost=taylorseer.cost,
     workspace=taylorseer.workspace,
+    strategy=LastBlockCache,
 )
 
 first_block_cache = method(
@@ -401,6 +406,7 @@ first_block_cache = method(
     example=blocks_example(3),
     cost=blocks_cost,
     workspace=cache_workspace,
+    strategy=FirstBlockCache,
 )
 
 confidence_gated_taylor = method(
@@ -414,6 +420,7 @@ confidence_gated_taylor = method(
     example=blocks_example(2),
     cost=blocks_cost,
     workspace=blocks_workspace,
+    strategy=GatedCache,
 )
 
 gate_error = method(
@@ -454,5 +461,10 @@ PAPER = Paper(
             shape={"batch": 4, "tokens": 256, "width": 1152},
             directions=("forward",),
         ),
+    ),
+    sampling=(
+        *(SamplingRun(caching="last_block_forecast", options={"interval": interval}) for interval in (3, 5)),
+        *(SamplingRun(caching="confidence_gated_taylor", options={"order_first": 3}, full=full) for full in (18, 11)),
+        SamplingRun(caching="first_block_cache", full=18),
     ),
 )

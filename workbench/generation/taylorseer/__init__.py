@@ -74,6 +74,7 @@ from workbench.generation.taylorseer.inputs import (
     trajectory_example,
     trajectory_workspace,
 )
+from workbench.generation.taylorseer.strategies import ModuleCache, ReuseCache, Scheduled
 from workbench.generation.trajectories import (
     Features,
     FirstFull,
@@ -84,11 +85,14 @@ from workbench.generation.trajectories import (
     wide,
     working_type,
 )
-from workbench.paper import Method, Paper, Recording, kernel_or_cpu, runs_anywhere
+from workbench.paper import Method, Paper, Recording, SamplingRun, kernel_or_cpu, runs_anywhere
 
 __all__ = [
     "PAPER",
     "DerivativeCache",
+    "ModuleCache",
+    "ReuseCache",
+    "Scheduled",
     "factors_by_age",
     "feature_reuse",
     "forecast_matrix",
@@ -263,7 +267,9 @@ def why_not_fast(*inputs: Tensor, **options: object) -> list[str]:
 # --- the methods -----------------------------------------------------------------------------------------------------
 
 
-def _caching(name: str, title: str, idea: str, reference: Callable, fast: Callable, workspace: Callable) -> Method:
+def _caching(
+    name: str, title: str, idea: str, reference: Callable, fast: Callable, workspace: Callable, strategy: type
+) -> Method:
     return method(
         name,
         title,
@@ -275,6 +281,7 @@ def _caching(name: str, title: str, idea: str, reference: Callable, fast: Callab
         example=trajectory_example,
         cost=trajectory_cost,
         workspace=workspace,
+        strategy=strategy,
     )
 
 
@@ -285,6 +292,7 @@ feature_reuse = _caching(
     feature_reuse_reference,
     feature_reuse_fast,
     reuse_workspace,
+    ReuseCache,
 )
 
 taylorseer = _caching(
@@ -294,6 +302,7 @@ taylorseer = _caching(
     taylorseer_reference,
     taylorseer_fast,
     trajectory_workspace,
+    ModuleCache,
 )
 
 forecast_modules = method(
@@ -362,6 +371,13 @@ PAPER = Paper(
             sizes=(50,),
             shape={"batch": 8, "tokens": 256, "width": 1152},
             directions=("forward",),
+        ),
+    ),
+    sampling=(
+        *(SamplingRun(caching="feature_reuse", options={"interval": interval, "first_full": 2}) for interval in (3, 5)),
+        *(
+            SamplingRun(caching="taylorseer", options={"interval": interval, "order": order})
+            for interval, order in ((3, 1), (4, 1), (5, 1), (6, 1), (3, 3), (5, 4))
         ),
     ),
 )

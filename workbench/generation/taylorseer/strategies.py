@@ -1,4 +1,4 @@
-"""Caches whose full steps are fixed beforehand: of every module's output, or of the last block's alone."""
+"""How a sampler caches on a schedule that is fixed beforehand: here the output of every module."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from workbench.generation.taylorseer import full_steps, tables
-from workbench.models.caching_strategy import Outcome, Play, Strategy, distance, plain
+from workbench.generation.forecasting import full_steps, tables
+from workbench.models.caching import Outcome, Play, Strategy, distance, plain
 from workbench.models.stage import HEAD_COLUMNS, Stage
 from workbench_kernels.forecast import differences as kernels
 from workbench_kernels.forecast.ahead import refresh_ahead_
@@ -48,7 +48,7 @@ class Scheduled(Strategy, abc.ABC):
 
 
 class ModuleCache(Scheduled):
-    """TaylorSeer, and reuse as its order 0: the differences of every module's output, in one tensor.
+    """TaylorSeer: the differences of every module's output, in one tensor.
 
     A full step ends with one pass over that tensor, which refreshes it and adds up what each step until the next full
     one will need: between two full steps the differences stay as they are, and gates and weights are known. A forecast
@@ -115,35 +115,15 @@ class ModuleCache(Scheduled):
         return {"true_error": distance(stage.tokens(self.ahead), truth), "module_errors": torch.tensor(errors)}
 
 
-class LastBlockCache(Scheduled):
-    """The forecast of the last block's output alone, on a fixed schedule: one trajectory instead of 2 L."""
+class ReuseCache(ModuleCache):
+    """Every module's last output as it was: a forecast of order 0."""
 
     def __init__(self, stage: Stage, steps: int, **options: Any) -> None:
-        super().__init__(stage, steps, **options)
-        self.stack = stage.empty(self.entries, stage.model.config.tokens, stage.model.config.width)
+        super().__init__(stage, steps, **options, order=0, weights="taylor")
 
     @classmethod
-    def columns(cls, steps: int, *, interval: int, order: int, first_full: int, weights: str) -> Tensor:
-        """Of each step the refresh's rate and the forecast's weights."""
-        factors, rates = tables(full_steps(steps, interval, first_full), order, weights)
-        return torch.cat((rates[:, None], factors), dim=1)
-
-    @property
-    def caches(self) -> tuple[Tensor, ...]:
-        return (self.stack,)
-
-    def full(self) -> None:
-        stage = self.stage
-        last = stage.model.run(stage.tokens(), stage.modulation, add=plain)
-        kernels.refresh_(last, self.stack, stage.own[0].expand(stage.batch))
-        stage.finish(last)
-
-    def forecast(self) -> None:
-        self.stage.finish(kernels.forecast(self.stack, self.weights))
-
-    def compare(self) -> dict[str, Any]:
-        truth = self.stage.model.run(self.stage.tokens(), self.stage.modulation, add=plain)
-        return {"true_error": distance(kernels.forecast(self.stack, self.weights), truth)}
+    def columns(cls, steps: int, **options: Any) -> Tensor:
+        return super().columns(steps, **options, order=0, weights="taylor")
 
 
 def _ahead(interval: int) -> int:

@@ -1,4 +1,4 @@
-"""Caches that look at the first block's output, which is always computed, before they decide about the others.
+"""How a sampler caches the last block alone: on a fixed schedule, or after a look at the first block's output.
 
 What a gate costs beside full steps and forecasts is the first block in every step, and the device's wait until the host
 has seen two sums a row and launched the next part: on an H100 about 0.04 ms a step, as long as half of a block of
@@ -8,16 +8,49 @@ DiT-XL/2 takes for two images.
 from __future__ import annotations
 
 import abc
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from workbench.generation.taylorseer import factors_by_age
-from workbench.models.caching_strategy import Outcome, Play, Strategy, distance, plain
+from workbench.generation.forecasting import factors_by_age, full_steps, tables
+from workbench.generation.taylorseer import Scheduled
+from workbench.models.caching import Outcome, Play, Strategy, distance, plain
 from workbench.models.dit import Modulation
 from workbench.models.stage import Stage
 from workbench_kernels.forecast import differences as kernels
+
+
+class LastBlockCache(Scheduled):
+    """The forecast of the last block's output alone, on a fixed schedule: one trajectory instead of 2 L."""
+
+    def __init__(self, stage: Stage, steps: int, **options: Any) -> None:
+        super().__init__(stage, steps, **options)
+        self.stack = stage.empty(self.entries, stage.model.config.tokens, stage.model.config.width)
+
+    @classmethod
+    def columns(cls, steps: int, *, interval: int, order: int, first_full: int, weights: str) -> Tensor:
+        """Of each step the refresh's rate and the forecast's weights."""
+        factors, rates = tables(full_steps(steps, interval, first_full), order, weights)
+        return torch.cat((rates[:, None], factors), dim=1)
+
+    @property
+    def caches(self) -> tuple[Tensor, ...]:
+        return (self.stack,)
+
+    def full(self) -> None:
+        stage = self.stage
+        last = stage.model.run(stage.tokens(), stage.modulation, add=plain)
+        kernels.refresh_(last, self.stack, stage.own[0].expand(stage.batch))
+        stage.finish(last)
+
+    def forecast(self) -> None:
+        self.stage.finish(kernels.forecast(self.stack, self.weights))
+
+    def compare(self) -> dict[str, Any]:
+        truth = self.stage.model.run(self.stage.tokens(), self.stage.modulation, add=plain)
+        return {"true_error": distance(kernels.forecast(self.stack, self.weights), truth)}
 
 
 class Gated(Strategy, abc.ABC):
