@@ -1,12 +1,14 @@
 """Knobs: read from a signature, checked and parsed at every edge."""
 
 import math
+import re
 from typing import Annotated, Literal
 
 import numpy as np
 import pytest
+import torch
 
-from workbench.controls import Knob, Range, knobs, validate
+from workbench.controls import Knob, Range, knobs, signature, validate
 
 
 def method(
@@ -201,3 +203,83 @@ def test_a_knob_without_bounds_is_a_mistake_in_the_method():
     for function in (unbounded, strange):
         with pytest.raises(TypeError, match="a knob is Annotated"):
             knobs(function)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "seen"),
+    [
+        ("count", np.int64(4), 4),
+        ("count", np.array(4), 4),
+        ("count", torch.tensor(4), 4),
+        ("count", torch.tensor(4.0), 4),
+        ("limit", np.uint8(200), 200),
+        ("rate", np.float16(0.25), 0.25),
+        ("rate", torch.tensor(0.25), 0.25),
+        ("causal", np.True_, True),
+        ("causal", torch.tensor(False), False),
+        ("mode", np.str_("exact"), "exact"),
+        ("order", np.int32(2), 2),
+    ],
+)
+def test_numbers_of_numpy_and_torch_are_taken_for_what_they_hold(name, value, seen):
+    checked = KNOBS[name].check(value)
+    assert checked == seen and type(checked) is type(seen)
+    assert validate(method, {name: value}) == {name: seen}
+
+
+@pytest.mark.parametrize("value", [np.array([4]), torch.tensor([4]), np.int64(9), torch.tensor(1, device="meta")])
+def test_other_arrays_are_refused(value):
+    with pytest.raises(ValueError, match="^count = .* is not allowed: choose "):
+        KNOBS["count"].check(value)
+
+
+def test_no_gradient_goes_through_a_knob():
+    rate = torch.tensor(0.3, requires_grad=True)
+    with pytest.raises(ValueError, match="^rate is a tensor that requires a gradient, .* choose a number from 0 to 1"):
+        KNOBS["rate"].check(rate)
+    assert KNOBS["rate"].check(rate.detach()) == pytest.approx(0.3)
+
+
+def test_the_quick_check_is_the_check():
+    values = [0, 1, 8, 9, 0.5, 2.0, True, False, None, "fast", "slow", np.int64(3), math.nan, 10**400]
+    for knob in KNOBS.values():
+        quick = knob.quick_check()
+        for value in values:
+            try:
+                expected = knob.check(value)
+            except ValueError as error:
+                with pytest.raises(ValueError, match=re.escape(str(error))):
+                    quick(value)
+            else:
+                found = quick(value)
+                assert found == expected and type(found) is type(expected)
+
+
+def attend(query, key, value, bias=None, lengths=None, *, count: Annotated[int, Range(1, 8), "How often."] = 2):
+    return query
+
+
+CALL = signature(attend, "attention")
+
+
+def test_a_call_is_bound_by_place():
+    assert CALL.inputs == ("query", "key", "value", "bias", "lengths") and CALL.required == 3
+    assert CALL.bind((1, 2, 3), {}) == ((1, 2, 3), {})
+    assert CALL.bind((1, 2), {"value": 3, "count": np.int64(4)}) == ((1, 2, 3), {"count": 4})
+    assert CALL.bind((), {"key": 2, "value": 3, "query": 1}) == ((1, 2, 3), {})
+    assert CALL.bind((1, 2, 3), {"lengths": 5}) == ((1, 2, 3, None, 5), {})
+
+
+@pytest.mark.parametrize(
+    ("inputs", "options", "words"),
+    [
+        ((1, 2), {}, "attention needs value too: it takes query, key, value, bias, lengths"),
+        ((), {"query": 1}, "attention needs key, value too"),
+        ((1, 2, 3, 4, 5, 6), {}, "attention takes query, key, value, bias, lengths by place .* 6 were given"),
+        ((1, 2, 3), {"key": 2}, "attention was given key twice"),
+        ((1, 2, 3), {"colour": 1}, "attention has no option 'colour': its knobs are count"),
+    ],
+)
+def test_a_call_that_does_not_fit_is_refused_in_the_methods_name(inputs, options, words):
+    with pytest.raises(TypeError, match=words):
+        CALL.bind(inputs, options)

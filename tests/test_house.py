@@ -55,6 +55,8 @@ SOURCES = {
 LAYERS = [
     ["workbench_kernels"],
     ["workbench.controls"],
+    ["workbench.slots"],
+    ["workbench.method", "workbench.study"],
     ["workbench.paper"],
     ["workbench.catalog"],
     [*(f"workbench.{chapter}" for chapter in catalog.CHAPTERS), "workbench.models", "workbench.tasks"],

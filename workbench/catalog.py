@@ -10,7 +10,7 @@ import importlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from workbench.paper import Method, Paper, Toggle
+from workbench.paper import Attention, Method, Paper, Toggle
 
 CHAPTERS = (
     "attention",
@@ -64,8 +64,8 @@ def methods(toggle: Toggle | None = None) -> dict[str, Method]:
 
 
 def mixers() -> dict[str, Method]:
-    """Every method that can mix the tokens of a model in place of attention, by name: those that show a map."""
-    return {name: each for name, each in methods().items() if each.shows_map}
+    """Every method that can mix the tokens of a model in place of attention, by name."""
+    return {name: each for name, each in methods().items() if isinstance(each.slot, Attention)}
 
 
 def method(name: str) -> Method:

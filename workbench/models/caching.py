@@ -86,7 +86,7 @@ class Strategy:
 
 def strategies() -> dict[str, type[Strategy]]:
     """Every way through a walk by the name of its method; "none" computes every step."""
-    found = {name: method.strategy for name, method in catalog.methods("caching").items() if method.strategy}
+    found = {name: method.slot.strategy for name, method in catalog.methods("caching").items() if method.slot.strategy}
     return {"none": Strategy, **found}
 
 

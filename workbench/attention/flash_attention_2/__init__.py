@@ -58,7 +58,7 @@ from workbench.attention.standard import (
     without_blocks,
 )
 from workbench.controls import Range
-from workbench.paper import Baseline, Method, Paper, Recording, kernel_or_cpu
+from workbench.paper import Attention, Baseline, Method, Paper, Recording, kernel_or_cpu
 
 Block = Annotated[int | None, Range(1, 4096), "Tokens in a block; changes the order of work, never the result."]
 
@@ -405,7 +405,7 @@ softmax_attention = Method(
     name="softmax_attention",
     title="Softmax attention",
     idea="Every query looks at every key; the whole score matrix is written out.",
-    toggle="attention",
+    slot=Attention(),
     reference=direct,
     fast=sdpa,
     example=example,
@@ -414,14 +414,13 @@ softmax_attention = Method(
         "direct" if implementation == "reference" else "sdpa", *inputs, **options
     ),
     tolerance={"float64": 1e-12, "float32": 2e-6},
-    shows_map=True,
 )
 
 flash_attention_2 = Method(
     name="flash_attention_2",
     title="FlashAttention-2",
     idea="The same attention, block by block, so that the score matrix never leaves the chip.",
-    toggle="attention",
+    slot=Attention(),
     reference=reference,
     fast=fast,
     why_not_fast=why_not_fast,
@@ -436,7 +435,6 @@ flash_attention_2 = Method(
         "sdpa_cudnn": only_backend("CUDNN_ATTENTION"),
     },
     ordinary="softmax_attention",
-    shows_map=True,
 )
 
 PAPER = Paper(

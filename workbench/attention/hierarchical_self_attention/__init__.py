@@ -48,7 +48,7 @@ from workbench.attention.hierarchical_self_attention.tree import Level, Tree
 from workbench.attention.inputs import Causal, KeyOrValue, Output, Query, example
 from workbench.attention.inputs import prepare as with_repeated_heads
 from workbench.controls import Range
-from workbench.paper import Baseline, Cost, Method, Paper, kernel_or_cpu
+from workbench.paper import Attention, Baseline, Cost, Method, Paper, kernel_or_cpu
 
 __all__ = [
     "PAPER",
@@ -335,7 +335,7 @@ hierarchical_attention = Method(
     name="hierarchical_attention",
     title="Hierarchical self-attention",
     idea="Tokens in groups: full attention inside a group, one shared weight for each group elsewhere.",
-    toggle="hierarchy",
+    slot=Attention(family="hierarchical"),
     reference=reference,
     fast=fast,
     why_not_fast=why_not_fast,
@@ -344,7 +344,6 @@ hierarchical_attention = Method(
     workspace=workspace,
     tolerance={"float64": 1e-12, "float32": 1e-5},
     baselines={"batched_products": Baseline(batched_products, why_not_products)},
-    shows_map=True,
 )
 
 PAPER = Paper(

@@ -73,7 +73,7 @@ from workbench.attention.quantum_doubly_stochastic.operators import (
 from workbench.attention.quantum_doubly_stochastic.scaling import sinkhorn_attention as scaled_sinkhorn
 from workbench.attention.quantum_doubly_stochastic.sums import Diagnostics, diagnostics
 from workbench.controls import Range
-from workbench.paper import Baseline, Method, Paper
+from workbench.paper import Attention, Baseline, Method, Paper
 
 __all__ = [
     "PAPER",
@@ -212,7 +212,7 @@ sinkhorn_attention = Method(
     name="sinkhorn_attention",
     title="Sinkhorn attention",
     idea="Rows and columns of the map are normalised in turn, until both sum to one.",
-    toggle="doubly_stochastic",
+    slot=Attention(family="doubly stochastic"),
     reference=sinkhorn_reference,
     fast=sinkhorn_fast,
     why_not_fast=why_not_sinkhorn,
@@ -221,14 +221,13 @@ sinkhorn_attention = Method(
     workspace=sinkhorn_workspace,
     tolerance={"float64": 1e-11, "float32": 1e-5},
     baselines={"torch_compile": compiled(sinkhorn_reference)},
-    shows_map=True,
 )
 
 qr_attention = Method(
     name="qr_attention",
     title="QR attention",
     idea="Squares of an orthogonal matrix are doubly stochastic; a QR decomposition of the scores gives one.",
-    toggle="doubly_stochastic",
+    slot=Attention(family="doubly stochastic"),
     reference=qr_reference,
     fast=qr_fast,
     example=qr_example,
@@ -236,14 +235,13 @@ qr_attention = Method(
     workspace=lambda implementation, *inputs, **options: qr_workspace(*inputs),
     tolerance={"float64": 1e-9, "float32": 1e-3},
     baselines={"one_by_one": Baseline(qr_one_by_one)},
-    shows_map=True,
 )
 
 qontot_attention = Method(
     name="qontot_attention",
     title="QontOT attention",
     idea="What a quantum circuit measures whose angles are the scores, simulated exactly.",
-    toggle="doubly_stochastic",
+    slot=Attention(family="doubly stochastic"),
     reference=qontot_reference,
     fast=qontot_fast,
     why_not_fast=why_not_qontot,
@@ -251,7 +249,6 @@ qontot_attention = Method(
     cost=qontot_cost,
     workspace=qontot_workspace,
     tolerance={"float64": 1e-10, "float32": 1e-4},
-    shows_map=True,
     largest=LARGEST_EXAMPLE,
 )
 
@@ -259,14 +256,13 @@ norm_softmax_attention = Method(
     name="norm_softmax_attention",
     title="NormSoftmax attention",
     idea="Softmax with the spread of the scores as its temperature.",
-    toggle=None,
+    slot=Attention(offered=False),
     reference=norm_softmax_reference,
     fast=norm_softmax_fast,
     example=example,
     cost=cost,
     workspace=norm_softmax_workspace,
     tolerance={"float64": 1e-11, "float32": 1e-5},
-    shows_map=True,
 )
 
 PAPER = Paper(

@@ -73,7 +73,7 @@ from workbench.feedforward.activator.vit import (
 )
 from workbench.feedforward.compiled import compiled, compiled_on_cuda
 from workbench.feedforward.polycom import FeedForward, gelu
-from workbench.paper import Baseline, Cost, Example, Method, Paper, Recording, kernel_or_cpu
+from workbench.paper import Activation, Baseline, Cost, Example, Method, Paper, Recording, kernel_or_cpu
 
 __all__ = [
     "PAPER",
@@ -383,7 +383,7 @@ normalised_gate = Method(
     name="normalised_gate",
     title="Normalised GEGLU",
     idea="GELU of one half gates the other half, and both go through the same layer norm.",
-    toggle="activation",
+    slot=Activation(branches=2),
     reference=normalised_gate_reference,
     fast=normalised_gate_fast,
     why_not_fast=why_not_fast,
@@ -395,15 +395,13 @@ normalised_gate = Method(
     cost=gate_cost,
     tolerance={"float64": 1e-12, "float32": 1e-5},
     workspace=gate_workspace,
-    layer=lambda hidden, order=3, **options: NormalisedGate(hidden, **options),
-    branches=2,
 )
 
 activator_block = Method(
     name="activator_block",
     title="Activator block",
     idea="A token passes through a normalised gated unit and never meets another token.",
-    toggle=None,
+    slot=None,
     reference=activator_block_reference,
     fast=activator_block_fast,
     why_not_fast=why_not_fast_block,
@@ -418,7 +416,7 @@ attention_block = Method(
     name="attention_block",
     title="ViT block",
     idea="Tokens attend to each other, then each passes through a feed-forward block.",
-    toggle=None,
+    slot=None,
     reference=attention_block_reference,
     fast=attention_block_fast,
     baselines={"torch_compile": compiled_on_cuda(attention_block_reference)},
@@ -438,6 +436,7 @@ PAPER = Paper(
     chapter="feedforward",
     idea="A normalised gated unit takes the place of attention, and patches no longer meet.",
     methods=(normalised_gate, activator_block, attention_block),
+    layers={"normalised_gate": lambda hidden, order=3, **options: NormalisedGate(hidden, **options)},
     claims=CLAIMS,
     recordings=(
         *(

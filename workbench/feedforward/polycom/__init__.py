@@ -336,7 +336,7 @@ poly_relu = activation(
     example=polynomial_example,
     cost=poly_relu_cost,
     workspace=workspace(reference=4, pieces=4),
-    layer=lambda hidden, *, order=3, implementation="auto": PolyReLU(order, implementation),
+    recomputed=True,
 )
 
 poly_norm = activation(
@@ -349,7 +349,7 @@ poly_norm = activation(
     example=polynomial_example,
     cost=poly_norm_cost,
     workspace=workspace(reference=4, pieces=5),
-    layer=lambda hidden, *, order=3, eps=1e-6, implementation="auto": PolyNorm(order, eps, implementation),
+    recomputed=True,
 )
 
 
@@ -362,6 +362,10 @@ PAPER = Paper(
     chapter="feedforward",
     idea="A polynomial of low order with learned coefficients, kept tame by ReLU or by normalisation.",
     methods=(relu, gelu, relu_squared, swiglu, geglu, reglu, poly_relu, poly_norm),
+    layers={
+        "poly_relu": lambda hidden, *, order=3, implementation="auto": PolyReLU(order, implementation),
+        "poly_norm": lambda hidden, *, order=3, eps=1e-6, implementation="auto": PolyNorm(order, eps, implementation),
+    },
     claims=CLAIMS,
     recordings=tuple(
         Recording(group=f"hidden {hidden}", methods=methods, sizes=sizes, shape={"hidden": hidden})

@@ -18,6 +18,7 @@ from workbench.feedforward.polycom.inputs import (
     why_not_fast,
     workspace,
 )
+from workbench.paper import Activation
 
 Approximate = Annotated[Literal["none", "tanh"], "The exact error function, or its tanh approximation."]
 
@@ -148,7 +149,7 @@ swiglu = activation(
     example=gated_example,
     cost=gated_cost(5, 11),
     workspace=workspace(reference=1, pieces=2),
-    branches=2,
+    slot=Activation(branches=2),
 )
 
 geglu = activation(
@@ -162,7 +163,7 @@ geglu = activation(
     example=gated_example,
     cost=gated_cost(6, 14),
     workspace=workspace(reference=1, pieces=2),
-    branches=2,
+    slot=Activation(branches=2),
 )
 
 reglu = activation(
@@ -175,5 +176,5 @@ reglu = activation(
     example=gated_example,
     cost=gated_cost(2, 4),
     workspace=workspace(reference=1, pieces=2),
-    branches=2,
+    slot=Activation(branches=2),
 )

@@ -10,10 +10,11 @@ from torch.utils.checkpoint import checkpoint
 
 from workbench.controls import Range
 from workbench.feedforward.compiled import compiled
-from workbench.paper import Baseline, Cost, Example, Method, kernel_or_cpu, standard_normal
+from workbench.paper import Activation, Baseline, Cost, Example, Method, kernel_or_cpu, standard_normal
 
 Rows = Float[Tensor, "*rows hidden"]
 GatedRows = Float[Tensor, "*rows two_hidden"]
+PLAIN = Activation()
 Hidden = Annotated[int, Range(2, 65536, log=True), "Width of the feed-forward block's inside."]
 
 
@@ -106,17 +107,20 @@ def activation(
     *,
     reference: Callable[..., Tensor],
     eager: Callable[..., Tensor] | None = None,
+    slot: Activation = PLAIN,
+    recomputed: bool = False,
     **settings: object,
 ) -> Method:
-    """What the methods of this module share. ``eager`` is PyTorch's own one or two calls, where there are some."""
+    """What the methods of this module share. ``eager`` is PyTorch's own one or two calls, where there are some;
+    ``recomputed``: the official code computes the formula again in the backward pass, so that is a baseline."""
     baselines = {"eager": Baseline(eager)} if eager else {}
-    if "layer" in settings:
+    if recomputed:
         baselines["checkpointed"] = checkpointed(reference)
     return Method(
         name=name,
         title=title,
         idea=idea,
-        toggle="activation",
+        slot=slot,
         reference=reference,
         tolerance={"float64": 1e-12, "float32": 1e-5},
         baselines={**baselines, "torch_compile": compiled(reference)},

@@ -75,7 +75,7 @@ from workbench.generation.trajectories import (
     wide,
     working_type,
 )
-from workbench.paper import Paper, Recording, SamplingRun, runs_anywhere
+from workbench.paper import Caching, Paper, Recording, SamplingRun, runs_anywhere
 from workbench_kernels.operators import operator
 
 __all__ = [
@@ -385,49 +385,46 @@ last_block_forecast = method(
     "last_block_forecast",
     "Last-block forecast",
     "The last block's output is computed every N-th step and forecast in between: one trajectory to keep.",
-    toggle="caching",
+    slot=Caching(LastBlockCache),
     reference=last_block_forecast_reference,
     fast=last_block_forecast_fast,
     why_not_fast=runs_anywhere,
     example=taylorseer.example,
     cost=taylorseer.cost,
     workspace=taylorseer.workspace,
-    strategy=LastBlockCache,
 )
 
 first_block_cache = method(
     "first_block_cache",
     "First-block cache",
     "While the first block adds nearly what it added before, the other blocks' sum is used again.",
-    toggle="caching",
+    slot=Caching(FirstBlockCache),
     reference=first_block_cache_reference,
     fast=first_block_cache_fast,
     why_not_fast=runs_anywhere,
     example=blocks_example(3),
     cost=blocks_cost,
     workspace=cache_workspace,
-    strategy=FirstBlockCache,
 )
 
 confidence_gated_taylor = method(
     "confidence_gated_taylor",
     "CG-Taylor",
     "The first block's forecast is checked at every step; where it is good, the last block's is used.",
-    toggle="caching",
+    slot=Caching(GatedCache),
     reference=confidence_gated_taylor_reference,
     fast=confidence_gated_taylor_fast,
     why_not_fast=why_not_fast,
     example=blocks_example(2),
     cost=blocks_cost,
     workspace=blocks_workspace,
-    strategy=GatedCache,
 )
 
 gate_error = method(
     "gate_error",
     "The gate's error",
     "Forecast, compare and add up in one pass: two numbers a sample.",
-    toggle=None,
+    slot=None,
     reference=gate_error_reference,
     fast=gate_error_fast,
     why_not_fast=why_not_fast,

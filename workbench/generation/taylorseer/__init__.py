@@ -85,7 +85,7 @@ from workbench.generation.trajectories import (
     wide,
     working_type,
 )
-from workbench.paper import Method, Paper, Recording, SamplingRun, kernel_or_cpu, runs_anywhere
+from workbench.paper import Caching, Method, Paper, Recording, SamplingRun, kernel_or_cpu, runs_anywhere
 
 __all__ = [
     "PAPER",
@@ -274,14 +274,13 @@ def _caching(
         name,
         title,
         idea,
-        toggle="caching",
+        slot=Caching(strategy),
         reference=reference,
         fast=fast,
         why_not_fast=runs_anywhere,
         example=trajectory_example,
         cost=trajectory_cost,
         workspace=workspace,
-        strategy=strategy,
     )
 
 
@@ -309,7 +308,7 @@ forecast_modules = method(
     "forecast_modules",
     "Forecast of all modules",
     "One step of a network whose modules are all forecast: one sum over the whole cache.",
-    toggle=None,
+    slot=None,
     reference=forecast_modules_reference,
     fast=forecast_modules_fast,
     why_not_fast=why_not_fast,
@@ -322,7 +321,7 @@ refresh_derivatives = method(
     "refresh_derivatives",
     "Refresh of the differences",
     "A new feature comes in; every difference is formed anew from the one before.",
-    toggle=None,
+    slot=None,
     reference=refresh_derivatives_reference,
     fast=refresh_derivatives_fast,
     why_not_fast=why_not_fast,
