@@ -6,20 +6,32 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from workbench.attention.inputs import Causal, KeyOrValue, Output, Query, Window, allowed, check, prepare
+from workbench.attention.inputs import (
+    Causal,
+    KeyOrValue,
+    Output,
+    Query,
+    Scale,
+    Window,
+    allowed,
+    attention,
+    repeat_heads,
+    scores_of,
+)
 from workbench.paper import Baseline
 
 ROWS_AT_A_TIME = 256
 FEWEST_KEYS = 16  # with fewer, PyTorch's CPU kernel drops a NaN from the maximum and answers it with zeros
 
 
+@attention
 def direct(
     query: Query,
     key: KeyOrValue,
     value: KeyOrValue,
     *,
     is_causal: Causal = False,
-    scale: float | None = None,
+    scale: Scale = None,
     window_left: Window = None,
     window_right: Window = None,
 ) -> Output:
@@ -27,8 +39,8 @@ def direct(
 
     Arguments as ``reference``. Memory O(N M) a head.
     """
-    query, key, value, scale = prepare(query, key, value, scale)
-    scores = scale * query @ key.mT
+    key, value = repeat_heads(query, key, value)
+    scores = scores_of(query, key, scale)
     if is_causal or window_left is not None or window_right is not None:
         visible = {"is_causal": is_causal, "window_left": window_left, "window_right": window_right}
         mask = allowed(query.shape[-2], key.shape[-2], **visible, device=query.device)
@@ -36,16 +48,17 @@ def direct(
         weights = weights.masked_fill(~mask.any(1)[:, None], 0.0)  # a row that sees nothing: zeros, not NaN
     else:
         weights = scores.softmax(-1)
-    return weights @ value
+    return weights.to(value.dtype) @ value
 
 
+@attention
 def sdpa(
     query: Query,
     key: KeyOrValue,
     value: KeyOrValue,
     *,
     is_causal: Causal = False,
-    scale: float | None = None,
+    scale: Scale = None,
     window_left: Window = None,
     window_right: Window = None,
 ) -> Output:
@@ -54,7 +67,6 @@ def sdpa(
     On a GPU a causal call with as many queries as keys goes to PyTorch's fused kernels; windows and unequal lengths
     need a mask, which takes N M bytes. Arguments as ``reference``.
     """
-    scale = check(query, key, value, scale)
     visible = {"is_causal": is_causal, "window_left": window_left, "window_right": window_right}
     if query.is_cpu:
         return fused_cpu(query, key, value, scale=scale, **visible)
@@ -93,12 +105,11 @@ def only_backend(name: str) -> Baseline:
     return Baseline(run, why_not)
 
 
-def flex_attention(query: Tensor, key: Tensor, value: Tensor, **options: object) -> Tensor:
+@attention
+def flex_attention(query: Tensor, key: Tensor, value: Tensor, *, scale: Scale = None, **options: object) -> Tensor:
     """PyTorch's FlexAttention, compiled, with the same masks. Arguments as ``reference``."""
     from torch.nn.attention.flex_attention import create_block_mask
 
-    options = without_blocks(options)
-    scale = check(query, key, value, options.pop("scale", None))
     queries, keys = query.shape[-2], key.shape[-2]
     left, right = options.get("window_left"), options.get("window_right")
     right = 0 if options.get("is_causal") else right

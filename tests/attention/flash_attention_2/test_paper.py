@@ -207,7 +207,7 @@ def test_cost_counts_the_pairs_that_a_window_keeps():
         (((1, 2, 5, 8), (1, 2, 5, 4), (1, 2, 5, 4)), "share batch and head_dim"),
         (((1, 2, 5, 8), (1, 2, 5, 8), (1, 2, 6, 8)), "must agree"),
         (((1, 3, 5, 8), (1, 2, 5, 8), (1, 2, 5, 8)), "must divide the query heads"),
-        (((1, 2, 0, 8), (1, 2, 5, 8), (1, 2, 5, 8)), "at least one token"),
+        (((1, 2, 5, 8), (1, 2, 0, 8), (1, 2, 0, 8)), "at least one key"),
     ],
 )
 @pytest.mark.parametrize("implementation", flash_attention_2.implementations[:3])

@@ -40,12 +40,15 @@ from workbench.attention.inputs import (
     Output,
     Query,
     Rows,
+    Scale,
     Window,
     allowed,
+    attention,
     check,
     cost,
     example,
     prepare,
+    repeat_heads,
 )
 from workbench.attention.standard import (
     ROWS_AT_A_TIME,
@@ -126,46 +129,50 @@ def forward(
     value: KeyOrValue,
     *,
     is_causal: bool = False,
-    scale: float | None = None,
+    scale: Scale = None,
     window_left: int | None = None,
     window_right: int | None = None,
     block_rows: int | None = None,
     block_columns: int | None = None,
 ) -> tuple[Output, Rows]:
-    """Algorithm 1: the output and the logsumexp (natural log) of every row. Arguments as in ``reference``."""
+    """Algorithm 1: the output and the logsumexp (natural log) of every row. Arguments as in ``reference``.
+
+    As on the chip, float16 and bfloat16 are computed in float32: their scores may not fit them.
+    """
     query, key, value, scale = prepare(query, key, value, scale)
+    arithmetic = torch.promote_types(query.dtype, torch.float32)
     visible = {"is_causal": is_causal, "window_left": window_left, "window_right": window_right}
     blocks = {"block_rows": block_rows, "block_columns": block_columns}
     kinds = block_kinds(query.shape[-2], key.shape[-2], **visible, **blocks)
 
-    outputs, logsumexps = [], []
+    outputs, logsumexps = [query[..., :0, :]], [query[..., :0, 0].to(arithmetic)]
     for i, rows in enumerate(_blocks(query.shape[-2], block_rows)):
-        query_i = query[..., rows, :] * scale
+        query_i = query[..., rows, :].to(arithmetic) * scale
         maximum = query_i.new_full(query_i.shape[:-1], -torch.inf)
         normaliser = torch.zeros_like(maximum)
         accumulator = torch.zeros_like(query_i)
         for j, columns in enumerate(_blocks(key.shape[-2], block_columns)):
             if kinds[i, j] == 0:
                 continue
-            scores = query_i @ key[..., columns, :].mT
+            key_j, value_j = key[..., columns, :].to(arithmetic), value[..., columns, :].to(arithmetic)
+            scores = query_i @ key_j.mT
             if kinds[i, j] == 1:
                 scores = scores.masked_fill(~_mask_of(query, key, visible, rows, columns), -torch.inf)
-            maximum, normaliser, accumulator, _ = online_softmax_step(
-                scores, value[..., columns, :], maximum, normaliser, accumulator
-            )
+            maximum, normaliser, accumulator, _ = online_softmax_step(scores, value_j, maximum, normaliser, accumulator)
         output_i, logsumexp_i = finish(maximum, normaliser, accumulator)
-        outputs.append(output_i)
+        outputs.append(output_i.to(query.dtype))
         logsumexps.append(logsumexp_i)
     return torch.cat(outputs, dim=-2), torch.cat(logsumexps, dim=-1)
 
 
+@attention
 def reference(
     query: Query,
     key: KeyOrValue,
     value: KeyOrValue,
     *,
     is_causal: Causal = False,
-    scale: float | None = None,
+    scale: Scale = None,
     window_left: Window = None,
     window_right: Window = None,
     block_rows: Block = None,
@@ -174,7 +181,7 @@ def reference(
     """Exact softmax attention, block by block (Algorithm 1).
 
     query (batch, heads, N, d); key and value (batch, kv_heads, M, d) where kv_heads divides heads: query head h reads
-    key/value head ``h // (heads // kv_heads)``. ``scale`` defaults to 1/sqrt(d). A causal query r sees key c when
+    key/value head ``h // (heads // kv_heads)``. ``scale`` (1/sqrt(d)) may be a tensor. A causal query r sees key c when
     ``c <= r + M - N``; a window keeps ``r + M - N - window_left <= c <= r + M - N + window_right``. A query that sees
     nothing gets zeros. Returns (batch, heads, N, d).
 
@@ -203,10 +210,13 @@ def reference_backward(
     """Algorithm 2: the gradients of query, key and value from what the forward pass saved.
 
     The scores are computed again, block by block; with the logsumexp at hand no maximum is needed. The paper prints
-    :math:`D \\in R^d`; it is one number a row: D = rowsum(dO * O).
+    :math:`D \\in R^d`; it is one number a row: D = rowsum(dO * O). Computed in float32 at least, as the forward pass.
     """
-    kv_heads = key.shape[1]
-    query, key, value, scale = prepare(query, key, value, scale)
+    check(query, key, value, scale)
+    kv_heads, dtype, arithmetic = key.shape[1], query.dtype, torch.promote_types(query.dtype, torch.float32)
+    scale = query.shape[-1] ** -0.5 if scale is None else scale
+    key, value = repeat_heads(query, key, value)
+    query, key, value, output, grad_output = (x.to(arithmetic) for x in (query, key, value, output, grad_output))
     visible = {"is_causal": is_causal, "window_left": window_left, "window_right": window_right}
     blocks = {"block_rows": block_rows, "block_columns": block_columns}
     kinds = block_kinds(query.shape[-2], key.shape[-2], **visible, **blocks)
@@ -231,9 +241,9 @@ def reference_backward(
             grad_key[..., columns, :] += grad_scores.mT @ query[..., rows, :]
 
     def sum_over_group(gradient: Tensor) -> Tensor:
-        return gradient.unflatten(1, (kv_heads, -1)).sum(2)
+        return gradient.unflatten(1, (kv_heads, -1)).sum(2).to(dtype)
 
-    return grad_query, sum_over_group(grad_key), sum_over_group(grad_value)
+    return grad_query.to(dtype), sum_over_group(grad_key), sum_over_group(grad_value)
 
 
 # --- the same, watched: what happens in every block, and how much of it ----------------------------------------------
@@ -347,13 +357,14 @@ def wave_efficiency(blocks: int, slots: int) -> float:
 # --- fast ------------------------------------------------------------------------------------------------------------
 
 
+@attention
 def fast(
     query: Query,
     key: KeyOrValue,
     value: KeyOrValue,
     *,
     is_causal: Causal = False,
-    scale: float | None = None,
+    scale: Scale = None,
     window_left: Window = None,
     window_right: Window = None,
     block_rows: Block = None,
@@ -364,7 +375,6 @@ def fast(
     Arguments and errors as ``reference``. Block sizes are ignored: the kernel takes the tiles that measured best.
     The kernel's backward is deterministic. Memory beside input and output: 4 bytes a row (its logsumexp).
     """
-    scale = check(query, key, value, scale)
     visible = {"is_causal": is_causal, "window_left": window_left, "window_right": window_right}
     if query.is_cuda:
         from workbench_kernels.attention.flash_attention import flash_attention
@@ -377,7 +387,7 @@ def why_not_fast(query: Tensor, key: Tensor, value: Tensor, **options: object) -
     """Why ``fast`` cannot run on these inputs, in sentences."""
     from workbench_kernels.attention import flash_attention
 
-    return kernel_or_cpu(query, flash_attention.why_not, query.dtype, query.shape[-1], options.get("scale"))
+    return kernel_or_cpu(query, flash_attention.why_not, query.dtype, query.shape[-1])
 
 
 # --- memory, methods, the paper --------------------------------------------------------------------------------------
@@ -389,11 +399,12 @@ def workspace(implementation: str, query: Tensor, key: Tensor, value: Tensor, **
     keys, size = key.shape[-2], query.element_size()
     repeated = 2 * batch * heads * keys * width * size if heads != key.shape[1] else 0
     if implementation in ("softmax_attention", "direct"):
+        size = 4 if query.dtype == torch.float16 else size
         return 3 * batch * heads * queries * keys * size + queries * keys + repeated
     if implementation == "reference":
         rows = min(queries, options.get("block_rows") or DEFAULT_BLOCK)
         columns = min(keys, options.get("block_columns") or DEFAULT_BLOCK)
-        tile = batch * heads * rows * (4 * columns + 6 * width + 8) * size
+        tile = batch * heads * (rows * (4 * columns + 6 * width + 8) + 2 * columns * width) * max(4, size)
         return tile + query.numel() * size + 2 * batch * heads * queries * size + repeated
     masked = any(options.get(name) is not None for name in ("window_left", "window_right")) or queries != keys
     if query.is_cpu or query.is_meta:

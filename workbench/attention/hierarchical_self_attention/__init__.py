@@ -45,8 +45,17 @@ from workbench.attention.hierarchical_self_attention.claims import CLAIMS, RECOR
 from workbench.attention.hierarchical_self_attention.levels import HIDDEN, attend_by_levels
 from workbench.attention.hierarchical_self_attention.products import batched_products, why_not_products
 from workbench.attention.hierarchical_self_attention.tree import Level, Tree
-from workbench.attention.inputs import Causal, KeyOrValue, Output, Query, example
-from workbench.attention.inputs import prepare as with_repeated_heads
+from workbench.attention.inputs import (
+    Causal,
+    KeyOrValue,
+    Output,
+    Query,
+    Scale,
+    attention,
+    example,
+    prepare,
+    repeat_heads,
+)
 from workbench.controls import Range
 from workbench.paper import Attention, Baseline, Cost, Method, Paper, kernel_or_cpu
 
@@ -67,16 +76,43 @@ SelfAttend = Annotated[bool, "Whether a token sees itself; without, one level is
 Energy = Float[Tensor, "batch heads"]
 
 
+# --- what it takes ----------------------------------------------------------------------------------------------------
+
+
+def refuse_unless_on_one_tree(
+    query: Tensor,
+    key: Tensor,
+    *,
+    is_causal: bool = False,
+    tree: Tree | None = None,
+    self_attend: bool = True,
+    **options: object,
+) -> None:
+    """Raise ``ValueError`` unless queries and keys are the leaves of one tree, and where a token would see nothing."""
+    tokens = query.shape[-2]
+    if tokens != key.shape[-2]:
+        raise ValueError(
+            "Hierarchical attention is self-attention on one tree: as many keys as queries are needed, not "
+            f"{key.shape[-2]} and {tokens}."
+        )
+    if tree is not None and tree.tokens != tokens:
+        raise ValueError(f"The tree has {tree.tokens} leaves, and there are {tokens} tokens.")
+    if not self_attend and (is_causal or tokens == 1):
+        reason = "with a causal mask the first token" if is_causal else "a single token"
+        raise ValueError(f"With self_attend = False {reason} sees nothing: let tokens see themselves.")
+
+
 # --- the reference: Algorithms 1 to 3 ---------------------------------------------------------------------------------
 
 
+@attention(refuse=refuse_unless_on_one_tree)
 def reference(
     query: Query,
     key: KeyOrValue,
     value: KeyOrValue,
     *,
     is_causal: Causal = False,
-    scale: float | None = None,
+    scale: Scale = None,
     tree: Tree | None = None,
     block: Block = 16,
     levels: Levels = 2,
@@ -90,9 +126,8 @@ def reference(
     no token sees itself: then it takes two tokens, and no causal mask. Any floating dtype. Raises ``ValueError`` for
     what does not fit together. O(M b^2 d) operations for M families of b children.
     """
-    query, key, value, scale = square(query, key, value, scale)
-    tree = tree_of(query.shape[-2], tree, block, levels)
-    check_visible(tree.tokens, is_causal, self_attend)
+    key, value = repeat_heads(query, key, value)
+    tree = Tree.uniform(query.shape[-2], block, levels) if tree is None else tree
     inside, weights = upward(query, key, tree, scale, is_causal, self_attend)
     below = {0: (torch.zeros_like(value[..., :1, :]), torch.ones_like(value[..., :1, :1]))}
     outputs = [value] * tree.tokens
@@ -152,16 +187,16 @@ def energy(
     key: KeyOrValue,
     *,
     is_causal: bool = False,
-    scale: float | None = None,
+    scale: Scale = None,
     tree: Tree | None = None,
     block: int = 16,
     levels: int = 2,
     self_attend: bool = True,
 ) -> Energy:
     """phi(R), the energy of the root (batch, heads). Its gradient is the attention map: N dphi/ds_ij = -theta_ij."""
-    query, key, _, scale = square(query, key, key, scale)
-    tree = tree_of(query.shape[-2], tree, block, levels)
-    check_visible(tree.tokens, is_causal, self_attend)
+    query, key, _, scale = prepare(query, key, key, scale)
+    refuse_unless_on_one_tree(query, key, is_causal=is_causal, tree=tree, self_attend=self_attend)
+    tree = Tree.uniform(query.shape[-2], block, levels) if tree is None else tree
     return -upward(query, key, tree, scale, is_causal, self_attend)[0][0]
 
 
@@ -170,13 +205,14 @@ def kl_gap(query: Query, key: KeyOrValue, **options: object) -> Energy:
 
     By Theorem 3.2 no map with the same ties is closer. (batch, heads); options as ``energy``. O(N^2).
     """
-    query, key, _, scale = square(query, key, key, options.get("scale"))
+    least = energy(query, key, **options)
+    query, key, _, scale = prepare(query, key, key, options.get("scale"))
     scores = query @ key.mT * scale
     if options.get("is_causal"):
         scores = scores.masked_fill(torch.ones_like(scores[0, 0], dtype=torch.bool).triu(1), -math.inf)
     if not options.get("self_attend", True):
         scores = scores.masked_fill(torch.eye(query.shape[-2], dtype=torch.bool, device=query.device), -math.inf)
-    return energy(query, key, **options) + scores.logsumexp(-1).mean(-1)
+    return least + scores.logsumexp(-1).mean(-1)
 
 
 def best_block(tokens: int) -> int:
@@ -201,13 +237,14 @@ def enough_levels(tokens: int, block: int) -> int:
 # --- fast -------------------------------------------------------------------------------------------------------------
 
 
+@attention(refuse=refuse_unless_on_one_tree)
 def fast(
     query: Query,
     key: KeyOrValue,
     value: KeyOrValue,
     *,
     is_causal: Causal = False,
-    scale: float | None = None,
+    scale: Scale = None,
     tree: Tree | None = None,
     block: Block = 16,
     levels: Levels = 2,
@@ -225,14 +262,12 @@ def fast(
     to about 4000 tokens a call is bound by launching its kernels (0.15 ms); as a CUDA graph it is the faster one from
     about 640 tokens on.
     """
-    query, key, value, scale = square(query, key, value, scale)
-    check_visible(query.shape[-2], is_causal, self_attend)
+    key, value = repeat_heads(query, key, value)
     if tree is None:
         from workbench_kernels.hierarchical.attention import hierarchical_attention as kernel
 
         shape = {"block": block, "levels": levels, "is_causal": is_causal, "self_attend": self_attend}
         return kernel(query, key, value, scale=scale, **shape)
-    tree = tree_of(query.shape[-2], tree, block, levels)
     return attend_by_levels(query, key, value, tree.levels(query.device), scale, is_causal, self_attend)
 
 
@@ -246,32 +281,6 @@ def why_not_fast(query: Tensor, key: Tensor, value: Tensor, **options: object) -
 
 
 # --- inputs, cost, the paper ------------------------------------------------------------------------------------------
-
-
-def square(query: Tensor, key: Tensor, value: Tensor, scale: float | None) -> tuple[Tensor, Tensor, Tensor, float]:
-    """Checked inputs, key/value heads repeated. Raises ``ValueError`` unless there are as many keys as queries."""
-    query, key, value, scale = with_repeated_heads(query, key, value, scale)
-    if query.shape[-2] != key.shape[-2]:
-        raise ValueError(
-            "Hierarchical attention is self-attention on one tree: as many keys as queries are needed, not "
-            f"{key.shape[-2]} and {query.shape[-2]}."
-        )
-    return query, key, value, scale
-
-
-def check_visible(tokens: int, is_causal: bool, self_attend: bool) -> None:
-    """Raise ``ValueError`` where a token would see nothing."""
-    if not self_attend and (is_causal or tokens < 2):
-        reason = "with a causal mask the first token" if is_causal else "a single token"
-        raise ValueError(f"With self_attend = False {reason} sees nothing: let tokens see themselves.")
-
-
-def tree_of(tokens: int, tree: Tree | None, block: int, levels: int) -> Tree:
-    """The tree that is asked for. Raises ``ValueError`` unless its leaves are the tokens."""
-    tree = Tree.uniform(tokens, block, levels) if tree is None else tree
-    if tree.tokens != tokens:
-        raise ValueError(f"The tree has {tree.tokens} leaves, and there are {tokens} tokens.")
-    return tree
 
 
 def cost(query: Tensor, key: Tensor, value: Tensor, **options: object) -> Cost:

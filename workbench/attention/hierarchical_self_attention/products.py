@@ -2,16 +2,17 @@
 
 from torch import Tensor
 
-from workbench.attention.inputs import prepare
+from workbench.attention.inputs import Scale, attention, repeat_heads
 
 
+@attention
 def batched_products(
     query: Tensor,
     key: Tensor,
     value: Tensor,
     *,
     is_causal: bool = False,
-    scale: float | None = None,
+    scale: Scale = None,
     tree: None = None,
     block: int = 16,
     levels: int = 2,
@@ -20,7 +21,7 @@ def batched_products(
     """A few PyTorch operations a level, the weights of all its families in memory; what ``fast`` is on a CPU."""
     from workbench_kernels.hierarchical.levels import hierarchical_levels
 
-    query, key, value, scale = prepare(query, key, value, scale)
+    key, value = repeat_heads(query, key, value)
     return hierarchical_levels(query, key, value, scale, block, levels, is_causal, self_attend)
 
 

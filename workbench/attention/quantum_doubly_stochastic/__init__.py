@@ -30,7 +30,17 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from workbench.attention.inputs import KeyOrValue, Output, Query, cost, example
+from workbench.attention.inputs import (
+    KeyOrValue,
+    Output,
+    Query,
+    Scale,
+    attention,
+    cost,
+    example,
+    repeat_heads,
+    scores_of,
+)
 from workbench.attention.quantum_doubly_stochastic import circuit, theory
 from workbench.attention.quantum_doubly_stochastic.baselines import (
     compiled,
@@ -52,10 +62,10 @@ from workbench.attention.quantum_doubly_stochastic.circuit_attention import (
 )
 from workbench.attention.quantum_doubly_stochastic.claims import CLAIMS, RECORDINGS
 from workbench.attention.quantum_doubly_stochastic.inputs import (
-    prepare_square,
     qr_cost,
     qr_example,
     qr_workspace,
+    refuse_unless_square,
     sinkhorn_workspace,
     why_not_sinkhorn,
 )
@@ -104,13 +114,14 @@ Seed = Annotated[int, Range(0, 1_000_000), "Which random numbers."]
 # --- Sinkhorn --------------------------------------------------------------------------------------------------------
 
 
+@attention(refuse=refuse_unless_square)
 def sinkhorn_reference(
     query: Query,
     key: KeyOrValue,
     value: KeyOrValue,
     *,
     is_causal: bool = False,
-    scale: float | None = None,
+    scale: Scale = None,
     iterations: HalfSteps = 5,
 ) -> Output:
     """Sinkhorn attention (Sec. 2.3.1): P V with P from ``iterations`` half-steps of row and column normalisation.
@@ -121,17 +132,18 @@ def sinkhorn_reference(
     Raises ``ValueError`` for a causal call, for queries and keys of different lengths, and for shapes, dtypes or
     devices that do not fit together. O(T^2 (d + iterations)) time and O(T^2) memory a head.
     """
-    query, key, value, scale = prepare_square(query, key, value, is_causal, scale)
-    return sinkhorn(scale * query @ key.mT, iterations) @ value
+    key, value = repeat_heads(query, key, value)
+    return sinkhorn(scores_of(query, key, scale), iterations).to(value.dtype) @ value
 
 
+@attention(refuse=refuse_unless_square)
 def sinkhorn_fast(
     query: Query,
     key: KeyOrValue,
     value: KeyOrValue,
     *,
     is_causal: bool = False,
-    scale: float | None = None,
+    scale: Scale = None,
     iterations: HalfSteps = 5,
 ) -> Output:
     """The same, without the score matrix in memory: on CUDA every half-step computes the scores again, block by block.
@@ -145,7 +157,7 @@ def sinkhorn_fast(
     On an H200, 8 x 16 heads of 1024 tokens, 10 half-steps forward, products included: bfloat16 0.72 ms, torch.compile
     4.5 ms; float32 1.3 ms, torch.compile 5.0 ms.
     """
-    query, key, value, scale = prepare_square(query, key, value, is_causal, scale)
+    key, value = repeat_heads(query, key, value)
     if query.is_cuda:
         from workbench_kernels.sinkhorn.attention import sinkhorn_attention as fused
 
@@ -156,13 +168,14 @@ def sinkhorn_fast(
 # --- QR --------------------------------------------------------------------------------------------------------------
 
 
+@attention(refuse=refuse_unless_square)
 def qr_reference(
     query: Query,
     key: KeyOrValue,
     value: KeyOrValue,
     *,
     is_causal: bool = False,
-    scale: float | None = None,
+    scale: Scale = None,
     jitter: float = 1e-7,
     seed: Seed = 0,
 ) -> Output:
@@ -172,17 +185,18 @@ def qr_reference(
     head_dim < T the scores have rank head_dim only: the other columns of U come from the noise, ``seed`` says which.
     O(T^3) time a head.
     """
-    query, key, value, scale = prepare_square(query, key, value, is_causal, scale)
-    return qr(scale * query @ key.mT, jitter=jitter, seed=seed) @ value
+    key, value = repeat_heads(query, key, value)
+    return qr(scores_of(query, key, scale), jitter=jitter, seed=seed).to(value.dtype) @ value
 
 
+@attention(refuse=refuse_unless_square)
 def qr_fast(
     query: Query,
     key: KeyOrValue,
     value: KeyOrValue,
     *,
     is_causal: bool = False,
-    scale: float | None = None,
+    scale: Scale = None,
     jitter: float = 1e-7,
     seed: Seed = 0,
 ) -> Output:
@@ -190,17 +204,19 @@ def qr_fast(
     program keeps a matrix in its registers. Arguments as ``reference``."""
     from workbench_kernels.linear_algebra.orthogonal import squared_orthogonal
 
-    query, key, value, scale = prepare_square(query, key, value, is_causal, scale)
+    key, value = repeat_heads(query, key, value)
     dtype = torch.promote_types(query.dtype, torch.float32)
     scores = jittered(scale * query.to(dtype) @ key.to(dtype).mT, jitter, seed)
     return (squared_orthogonal(scores) @ value.to(dtype)).to(query.dtype)
 
 
-def qr_one_by_one(query: Tensor, key: Tensor, value: Tensor, **options: object) -> Tensor:
+@attention(refuse=refuse_unless_square)
+def qr_one_by_one(
+    query: Tensor, key: Tensor, value: Tensor, *, scale: Scale = None, jitter: float = 1e-7, seed: int = 0
+) -> Tensor:
     """The equations with a loop over heads, one decomposition after the other. Arguments as ``reference``."""
-    jitter, seed = options.get("jitter", 1e-7), options.get("seed", 0)
-    query, key, value, scale = prepare_square(query, key, value, False, options.get("scale"))
-    scores = jittered(scale * query @ key.mT, jitter, seed).flatten(0, 1)
+    key, value = repeat_heads(query, key, value)
+    scores = jittered(scores_of(query, key, scale), jitter, seed).flatten(0, 1)
     maps = torch.stack([torch.linalg.qr(matrix)[0].square() for matrix in scores])
     return maps.unflatten(0, query.shape[:2]).to(value.dtype) @ value
 

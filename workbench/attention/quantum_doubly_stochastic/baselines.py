@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor
 
-from workbench.attention.inputs import KeyOrValue, Output, Query
-from workbench.attention.quantum_doubly_stochastic.inputs import prepare_whole
+from workbench.attention.inputs import KeyOrValue, Output, Query, Scale, attention, repeat_heads, scores_of
+from workbench.attention.quantum_doubly_stochastic.inputs import refuse_causal
 from workbench.attention.quantum_doubly_stochastic.operators import norm_softmax, temperature
 from workbench.attention.standard import fused_cpu
 from workbench.paper import Baseline
@@ -16,13 +16,14 @@ from workbench.paper import Baseline
 Spread = Annotated[Literal["deviation", "variance"], "What the scores are divided by, if it is less than sqrt(d)."]
 
 
+@attention(refuse=refuse_causal, folds_scale=False)
 def norm_softmax_reference(
     query: Query,
     key: KeyOrValue,
     value: KeyOrValue,
     *,
     is_causal: bool = False,
-    scale: float | None = None,
+    scale: Scale = None,
     spread: Spread = "deviation",
 ) -> Output:
     """NormSoftmax (Sec. 5.1): softmax(Q K^T / min(sqrt(d), spread of Q K^T)) V; row-stochastic only, a baseline.
@@ -30,27 +31,28 @@ def norm_softmax_reference(
     The spread is over all scores of a head. ``scale`` stands for 1/sqrt(d). Shapes and errors as
     ``sinkhorn_attention``; it cannot be causal, since the spread looks at all pairs.
     """
-    query, key, value, scale = prepare_whole(query, key, value, is_causal, scale)
-    return norm_softmax(query @ key.mT, ceiling=1 / scale, spread=spread) @ value
+    key, value = repeat_heads(query, key, value)
+    return norm_softmax(scores_of(query, key, 1.0), ceiling=1 / scale, spread=spread).to(value.dtype) @ value
 
 
+@attention(refuse=refuse_causal, folds_scale=False)
 def norm_softmax_fast(
     query: Query,
     key: KeyOrValue,
     value: KeyOrValue,
     *,
     is_causal: bool = False,
-    scale: float | None = None,
+    scale: Scale = None,
     spread: Spread = "deviation",
 ) -> Output:
     """The same in linear memory: the variance of all scores comes from d x d matrices, the rest is PyTorch's fused
     attention. With mean q and covariance A of the queries, k and B of the keys, it is k^T A k + q^T B q + tr(A B).
     """
-    query, key, value, scale = prepare_whole(query, key, value, is_causal, scale)
+    key, value = repeat_heads(query, key, value)
     dtype = torch.promote_types(query.dtype, torch.float32)
     (mean_q, a), (mean_k, b) = _moments(query.to(dtype)), _moments(key.to(dtype))
-    variance = (mean_k @ a @ mean_k.mT + mean_q @ b @ mean_q.mT)[..., 0, 0] + (a * b).sum((-2, -1))
-    query = query / temperature(variance, 1 / scale, spread)[..., None, None].to(query.dtype)
+    variance = mean_k @ a @ mean_k.mT + mean_q @ b @ mean_q.mT + (a * b).sum((-2, -1), keepdim=True)
+    query = query / temperature(variance, 1 / scale, spread).to(query.dtype)
     if query.is_cpu:
         return fused_cpu(query, key, value, scale=1.0, is_causal=False, window_left=None, window_right=None)
     return torch.nn.functional.scaled_dot_product_attention(query, key, value, scale=1.0)

@@ -5,7 +5,17 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from workbench.attention.inputs import KeyOrValue, Output, Query, cost, example
+from workbench.attention.inputs import (
+    KeyOrValue,
+    Output,
+    Query,
+    Scale,
+    attention,
+    cost,
+    example,
+    repeat_heads,
+    scores_of,
+)
 from workbench.attention.quantum_doubly_stochastic.circuit import (
     doubly_stochastic,
     doubly_stochastic_fast,
@@ -14,7 +24,7 @@ from workbench.attention.quantum_doubly_stochastic.circuit import (
     parameter_count,
     register_qubits,
 )
-from workbench.attention.quantum_doubly_stochastic.inputs import prepare_square
+from workbench.attention.quantum_doubly_stochastic.inputs import refuse_unless_square
 from workbench.controls import Range
 from workbench.paper import Cost, Example, kernel_or_cpu
 
@@ -52,13 +62,14 @@ def _drawn(count: int, seed: int) -> Tensor:
     return draw_parameters(count, seed=seed)
 
 
+@attention(refuse=refuse_unless_square)
 def qontot_reference(
     query: Query,
     key: KeyOrValue,
     value: KeyOrValue,
     *,
     is_causal: bool = False,
-    scale: float | None = None,
+    scale: Scale = None,
     layers: Layers = 2,
     auxiliary: Auxiliary = 1,
     seed: Seed = 0,
@@ -73,22 +84,23 @@ def qontot_reference(
 
     With q = log2 T + auxiliary + 1 qubits: 16 q layers 4^q FLOPs a head.
     """
-    query, key, value, scale = prepare_square(query, key, value, is_causal, scale)
+    key, value = repeat_heads(query, key, value)
     tokens = query.shape[-2]
     circuit = circuit_of(tokens, layers, auxiliary)
-    scores = padded_scores(scale * query @ key.mT, circuit.pop("tokens"))
+    scores = padded_scores(scores_of(query, key, scale), circuit.pop("tokens"))
     if theta is None:
         theta = parameters_of(tokens, layers, auxiliary, seed).to(scores.device)
-    return doubly_stochastic(scores, theta, **circuit)[..., :tokens, :tokens] @ value
+    return doubly_stochastic(scores, theta, **circuit)[..., :tokens, :tokens].to(value.dtype) @ value
 
 
+@attention(refuse=refuse_unless_square)
 def qontot_fast(
     query: Query,
     key: KeyOrValue,
     value: KeyOrValue,
     *,
     is_causal: bool = False,
-    scale: float | None = None,
+    scale: Scale = None,
     layers: Layers = 2,
     auxiliary: Auxiliary = 1,
     seed: Seed = 0,
@@ -96,7 +108,7 @@ def qontot_fast(
 ) -> Output:
     """The same: on CUDA the amplitudes stay in registers, on a CPU gates are multiplied up to matrices of four wires.
     Backward walks the gates back, so nothing but the angles is kept. Arguments as ``reference``."""
-    query, key, value, scale = prepare_square(query, key, value, is_causal, scale)
+    key, value = repeat_heads(query, key, value)
     tokens, dtype = query.shape[-2], torch.promote_types(query.dtype, torch.float32)
     circuit = circuit_of(tokens, layers, auxiliary)
     scores = padded_scores(scale * query.to(dtype) @ key.to(dtype).mT, circuit.pop("tokens"))

@@ -5,7 +5,7 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from workbench.attention.inputs import cost, example, prepare
+from workbench.attention.inputs import Scale, cost, example
 from workbench.attention.quantum_doubly_stochastic.scaling import bytes_at_a_time
 from workbench.controls import Range
 from workbench.paper import Cost, Example, kernel_or_cpu
@@ -16,11 +16,8 @@ NOT_CAUSAL = (
 )
 
 
-def prepare_square(
-    query: Tensor, key: Tensor, value: Tensor, is_causal: bool, scale: float | None
-) -> tuple[Tensor, Tensor, Tensor, float]:
-    """Checked inputs, key/value heads repeated. Raises ``ValueError`` where no doubly stochastic map exists."""
-    query, key, value, scale = prepare(query, key, value, scale)
+def refuse_unless_square(query: Tensor, key: Tensor, *, is_causal: bool = False, **options: object) -> None:
+    """Raise ``ValueError`` where no doubly stochastic map exists."""
     if is_causal:
         raise ValueError(NOT_CAUSAL)
     if query.shape[-2] != key.shape[-2]:
@@ -28,19 +25,16 @@ def prepare_square(
             f"A doubly stochastic map is square: as many queries as keys are needed, not {query.shape[-2]} and "
             f"{key.shape[-2]}."
         )
-    return query, key, value, scale
 
 
-def prepare_whole(
-    query: Tensor, key: Tensor, value: Tensor, is_causal: bool, scale: float | None
-) -> tuple[Tensor, Tensor, Tensor, float]:
-    """Checked inputs, key/value heads repeated. Raises ``ValueError`` for a causal call and a scale of 0 or less."""
-    query, key, value, scale = prepare(query, key, value, scale)
+def refuse_causal(
+    query: Tensor, key: Tensor, *, is_causal: bool = False, scale: Scale = None, **options: object
+) -> None:
+    """Raise ``ValueError`` for a causal NormSoftmax, and for one with a scale of 0 or less."""
     if is_causal:
         raise ValueError("NormSoftmax divides by the spread of all scores, future ones included: is_causal=False only.")
-    if not scale > 0:
+    if not (scale is None or isinstance(scale, Tensor) or scale > 0):
         raise ValueError(f"NormSoftmax takes a positive scale, not {scale}.")
-    return query, key, value, scale
 
 
 def why_not_sinkhorn(query: Tensor, key: Tensor, value: Tensor, **options: object) -> list[str]:

@@ -225,19 +225,24 @@ def _with_unit_sums(x: Tensor) -> Tensor:
 # --- softmax with a measured temperature (Sec. 5.1) ------------------------------------------------------------------
 
 
-def norm_softmax(scores: Scores, *, ceiling: float, spread: Literal["deviation", "variance"] = "deviation") -> Scores:
+def norm_softmax(
+    scores: Scores, *, ceiling: float | Tensor, spread: Literal["deviation", "variance"] = "deviation"
+) -> Scores:
     """Softmax of unscaled scores over min(ceiling, their spread): NormSoftmax, row-stochastic only.
 
     The spread is the standard deviation, or the variance, of all T^2 scores of a matrix (without Bessel's correction;
-    the paper does not say over what). Scores that are all the same have none and are divided by ``ceiling``.
+    the paper does not say over what). Scores that are all the same have none and are divided by ``ceiling``, which may
+    be a tensor that broadcasts to (..., 1, 1).
     """
     check_square(scores)
     centred = scores - scores.mean((-2, -1), keepdim=True)
-    return torch.softmax(scores / temperature(centred.square().mean((-2, -1)), ceiling, spread)[..., None, None], -1)
+    return torch.softmax(scores / temperature(centred.square().mean((-2, -1), keepdim=True), ceiling, spread), -1)
 
 
-def temperature(variance: Errors, ceiling: float, spread: Literal["deviation", "variance"]) -> Errors:
+def temperature(variance: Tensor, ceiling: float | Tensor, spread: Literal["deviation", "variance"]) -> Tensor:
     """min(ceiling, spread), where a variance of 0 counts as no spread at all."""
+    if isinstance(ceiling, Tensor):
+        ceiling = ceiling.to(variance)
     some = variance > 0
     variance = torch.where(some, variance, 1.0)
     found = variance.sqrt() if spread == "deviation" else variance
