@@ -150,7 +150,7 @@ def test_forward_over_reverse_takes_the_reference_too():
 def test_what_has_no_gradient_refuses_to_give_one():
     method = replace(SUM, traits=Traits(gradients=0))
     needs = x.clone().requires_grad_()
-    with pytest.raises(ValueError, match="scaled_sum has no gradient: detach"):
+    with pytest.raises(ValueError, match="scaled_sum cannot take these inputs. Toy has no gradient: detach"):
         method(needs)
     with torch.no_grad():
         assert torch.equal(method(needs)[0], x)
@@ -161,7 +161,7 @@ def test_a_dtype_that_a_method_does_not_take_is_refused():
     method = replace(SUM, traits=Traits(dtypes=("float32",)))
     assert torch.equal(method(x)[0], x)
     assert method(x.long())[0].dtype == torch.int64
-    with pytest.raises(ValueError, match="scaled_sum takes float32, not bfloat16"):
+    with pytest.raises(ValueError, match="scaled_sum cannot take these inputs. Toy takes float32, not bfloat16."):
         method(x, y.bfloat16())
 
 

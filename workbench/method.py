@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import pickle
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -285,6 +285,19 @@ class Method(ByName):
             f"{self.name} has no implementation {implementation!r}: choose {', '.join(self.implementations)}."
         )
 
+    def excluded(self, inputs: Iterable[Any]) -> list[str]:
+        """What the method's traits exclude about these inputs, in sentences: a dtype, a gradient."""
+        import torch
+
+        floating = [each for each in inputs if isinstance(each, torch.Tensor) and each.is_floating_point()]
+        found = []
+        for dtype in sorted({str(each.dtype).removeprefix("torch.") for each in floating}):
+            if dtype not in self.traits.dtypes:
+                found.append(f"{self.title} takes {', '.join(self.traits.dtypes)}, not {dtype}.")
+        if not self.traits.gradients and torch.is_grad_enabled() and any(each.requires_grad for each in floating):
+            found.append(f"{self.title} has no gradient: detach its inputs, or call it under torch.no_grad().")
+        return found
+
     def why_not(self, implementation: str, *inputs: Any, **options: Any) -> list[str]:
         """Why ``implementation`` cannot run on this call, in sentences; an empty list means that it runs."""
         if implementation == "fast":
@@ -310,8 +323,8 @@ class Method(ByName):
             if isinstance(self.slot, Attention):
                 inputs, options = slots.from_sdpa(signature, inputs, options)
             inputs, options = signature.bind(inputs, options)
-        if self.traits is not STRICT:
-            self._refuse(inputs)
+        if self.traits is not STRICT and (excluded := self.excluded(inputs)):
+            raise ValueError(f"{self.name} cannot take these inputs. {' '.join(excluded)}")
         if implementation == "auto":
             chosen = self.reference if self.why_not("fast", *inputs, **options) else self.fast
             return chosen(*inputs, **options)
@@ -319,19 +332,6 @@ class Method(ByName):
         if reasons := self.why_not(implementation, *inputs, **options):
             raise Unavailable(f"{self.name} cannot run its {implementation!r} implementation here: {' '.join(reasons)}")
         return function(*inputs, **options)
-
-    def _refuse(self, inputs: tuple[Any, ...]) -> None:
-        """What the traits exclude: dtypes, and gradients where there are none."""
-        import torch
-
-        for tensor in inputs:
-            if isinstance(tensor, torch.Tensor) and tensor.is_floating_point():
-                if (dtype := str(tensor.dtype).removeprefix("torch.")) not in self.traits.dtypes:
-                    raise ValueError(f"{self.name} takes {', '.join(self.traits.dtypes)}, not {dtype}.")
-                if not self.traits.gradients and tensor.requires_grad and torch.is_grad_enabled():
-                    raise ValueError(
-                        f"{self.name} has no gradient: detach its inputs, or call it under torch.no_grad()."
-                    )
 
     def attention_map(
         self,

@@ -63,7 +63,8 @@ class Caching:
 
 @dataclass(frozen=True)
 class Optimiser:
-    """One step of training: parameter, gradient and ``state`` give the new parameter and the new state."""
+    """One step of training: parameter, gradient and the tensors that are kept between steps go in; the new parameter
+    and a tree of the new tensors come out, (parameter, kept)."""
 
 
 @dataclass(frozen=True)

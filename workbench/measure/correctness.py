@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map
 
 from workbench.measure.memory import tensors
 from workbench.paper import Example, Method
@@ -67,17 +68,24 @@ class Check:
 
 
 def dtype_of(example: Example) -> torch.dtype:
-    """The dtype of the example's (floating-point) inputs."""
-    return next(tensor.dtype for tensor in example.inputs.values() if tensor.is_floating_point())
+    """The dtype of the example's floating-point inputs; float64 where all of them are whole numbers."""
+    found = (tensor.dtype for tensor in example.inputs.values() if tensor.is_floating_point())
+    return next(found, torch.float64)
 
 
 def leaves(example: Example, dtype: torch.dtype, gradients: bool = False) -> Example:
-    """The same inputs in ``dtype``, each a leaf of a new graph."""
+    """The same inputs in ``dtype``, each a leaf of a new graph; tensors among the options (a state) in it, too."""
 
     def leaf(tensor: Tensor) -> Tensor:
         return tensor.detach().to(dtype).requires_grad_(gradients) if tensor.is_floating_point() else tensor
 
-    return Example({name: leaf(tensor) for name, tensor in example.inputs.items()}, example.options)
+    def kept(value: Any) -> Any:
+        floating = isinstance(value, Tensor) and value.is_floating_point()
+        return value.detach().to(dtype) if floating else value
+
+    return Example(
+        {name: leaf(tensor) for name, tensor in example.inputs.items()}, tree_map(kept, dict(example.options))
+    )
 
 
 def forward(method: Method, implementation: str, example: Example) -> Any:
@@ -91,7 +99,7 @@ def backward_call(
 
     The gradient from above is standard normal, the same numbers (rounded to ``rounded_to``) in every precision.
     """
-    outputs = tensors(forward(method, implementation, example))
+    outputs = [each for each in tensors(forward(method, implementation, example)) if each.requires_grad]
     inputs = [tensor for tensor in example.inputs.values() if tensor.requires_grad]
 
     def from_above(seed: int, output: Tensor) -> Tensor:

@@ -39,7 +39,7 @@ def measure(
     example = leaves(example, dtype_of(example), gradients=direction == "backward")
     row = empty_row(method, implementation, example, direction=direction, device=device, replayed=replayed)
     method.function(implementation)
-    if reasons := method.why_not(implementation, *example.inputs.values(), **example.options):
+    if reasons := why_not(method, implementation, example, direction):
         return row | {"status": "unavailable", "reason": " ".join(reasons)}
     try:
         if check:
@@ -58,6 +58,14 @@ def measure(
     if device == "cuda":
         torch.cuda.empty_cache()
     return row | {"status": "out of memory", "reason": "The device ran out of memory in this call."}
+
+
+def why_not(method: Method, implementation: str, example: Example, direction: Direction) -> list[str]:
+    """Why this row cannot be measured, in sentences: the method's traits, or the implementation's own reasons."""
+    if direction == "backward" and not method.traits.gradients:
+        return [f"{method.title} has no backward pass."]
+    inputs = example.inputs.values()
+    return method.excluded(inputs) or method.why_not(implementation, *inputs, **example.options)
 
 
 def estimate_bytes(method: Method, implementation: str, example: Example, direction: Direction = "forward") -> int:

@@ -11,7 +11,7 @@ from workbench import controls
 from workbench.measure import memory
 from workbench.measure.correctness import Check, Direction
 from workbench.measure.roofline import ceilings
-from workbench.measure.rows import empty_row, estimate_bytes, is_out_of_memory, measure, work
+from workbench.measure.rows import empty_row, estimate_bytes, is_out_of_memory, measure, why_not, work
 from workbench.measure.timing import Stop, stop_if
 from workbench.paper import Example, Method
 
@@ -100,7 +100,7 @@ class _Plan:
             return self.refused(method, implementation, size, direction, reason) | labels
         example = self.example(method, size)
         note, check = "", True
-        if not method.why_not(implementation, *example.inputs.values(), **example.options):
+        if not why_not(method, implementation, example, direction):
             checked_size, check = self.check(method, size, direction)
             if checked_size != size:
                 note = f"Checked at size {checked_size}: the float64 reference takes too long at {size}."
