@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import nbformat
 import pytest
@@ -54,7 +55,7 @@ def test_help_is_quick_and_imports_nothing_heavy():
 
     assert any(seconds() <= 0.5 for _ in range(8)), "one of several, since tests share the machine"
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout
-    for command in ("list", "show", "bench", "serve", "lab", "run"):
+    for command in ("list", "show", "bench", "study", "serve", "lab", "run"):
         assert command in printed
 
 
@@ -312,3 +313,64 @@ def test_aligned_columns():
     rows = [{"name": "a", "count": "1"}, {"name": "long", "count": "200"}]
     assert papers.aligned(rows, right=("count",)) == ["name  count", "a         1", "long    200"]
     assert papers.aligned([]) == []
+
+
+# --- study -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def shelf(toy, tmp_path, monkeypatch):
+    monkeypatch.setattr(measure.studies, "RECORDED", tmp_path)
+    return tmp_path
+
+
+def test_the_studies_of_a_paper(shelf, capsys):
+    code, printed, _ = run(capsys, "study", "toy")
+    assert code == 0 and "walk: How far does a drunkard come?" in printed
+    assert "steps: How many. Allowed: a whole number from 1 to 100. At ci 2, laptop 10, gpu 100." in printed
+    assert "recorded: no" in printed
+
+
+def test_a_study_runs_with_its_knobs_as_flags(shelf, capsys, tmp_path):
+    file = tmp_path / "rows.json"
+    flags = ("--size", "ci", "--width", "0.5", "--device", "cpu", "--output", str(file))
+    code, printed, said = run(capsys, "study", "toy", "walk", *flags)
+    assert code == 0 and not said
+    assert printed.startswith("A walk, run on ") and "who    step  place (m)" in printed
+    assert printed.rstrip().endswith("sober     1          1")
+    content = json.loads(file.read_text())
+    assert content["run"]["knobs"] == {"steps": 2, "width": 0.5} and len(content["rows"]) == 4
+
+
+def test_a_study_is_recorded_and_shown(shelf, capsys):
+    assert "toy walk was not recorded" in fails(capsys, "study", "toy", "walk", "--recorded")
+    run(capsys, "study", "toy", "walk", "--size", "ci", "--device", "cpu", "--record")
+    _, printed, _ = run(capsys, "study", "toy", "walk", "--recorded")
+    assert "size ci, seed 0, steps 2, width 1.0" in printed and "sober" in printed
+    assert "recorded: " in run(capsys, "study", "toy")[1]
+
+
+def test_an_interrupted_study_keeps_its_rows_and_records_nothing(shelf, capsys, monkeypatch, tmp_path):
+    def interrupted(**settings):
+        yield {"who": "drunk", "step": 0, "place": 1.0}
+        raise KeyboardInterrupt
+
+    study = replace(PAPER.studies[0], run=interrupted, sizes={}, length=None)
+    monkeypatch.setattr(catalog, "paper", lambda slug: replace(PAPER, studies=(study,)))
+    file = tmp_path / "rows.json"
+    code, printed, said = run(capsys, "study", "toy", "walk", "--device", "cpu", "--record", "--output", str(file))
+    assert code == 130 and "drunk" in printed and said == "stopped after 1 rows\n"
+    assert len(json.loads(file.read_text())["rows"]) == 1 and not (shelf / "studies").exists()
+
+
+def test_a_study_that_cannot_run_says_why(shelf, capsys):
+    assert "has no study 'run': it has walk" in fails(capsys, "study", "toy", "run")
+    assert "steps = 0 is not allowed: choose a whole number" in fails(capsys, "study", "toy", "walk", "--steps", "0")
+    assert "unrecognized arguments: --colour" in fails(capsys, "study", "toy", "walk", "--colour", "red")
+
+
+def test_every_studys_flags_can_be_asked_for(capsys):
+    for paper in catalog.papers():
+        for study in paper.studies:
+            code, printed, _ = run(capsys, "study", paper.slug, study.name, "--help")
+            assert code == 0 and all(f"--{name.replace('_', '-')}" in printed for name in study.knobs)

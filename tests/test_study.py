@@ -1,57 +1,26 @@
 """A study: its settings are data, its rows come one by one, and who stops reading stops it."""
 
+import json
 from dataclasses import replace
-from typing import Annotated
 
 import numpy as np
 import pytest
 
-from workbench.controls import Range
-from workbench.paper import Axes, Study
-
-CLOSED = []
-
-
-def walk(
-    *,
-    device: str,
-    seed: int,
-    steps: Annotated[int, Range(1, 100), "How many."] = 10,
-    width: Annotated[float, Range(0.0, 2.0), "Of a step."] = 1.0,
-):
-    """A drunkard on a line."""
-    generator = np.random.default_rng(seed)
-    place = 0.0
-    try:
-        for step in range(steps):
-            place += width * generator.choice([-1, 1])
-            yield {"place": place, "step": step, "who": device}
-    finally:
-        CLOSED.append(step)
-
-
-STUDY = Study(
-    name="walk",
-    title="A walk",
-    question="How far does a drunkard come?",
-    run=walk,
-    columns={"who": "", "step": "", "place": "m"},
-    axes=Axes(x="step", y="place", by="who"),
-    sizes={"ci": {"steps": 2}, "gpu": {"steps": 100, "width": 0.5}},
-    length=lambda steps, width: steps,
-)
+from toy import CLOSED, PAPER, STUDY
+from workbench import measure, plots
+from workbench.paper import Axes
 
 
 def test_sizes_give_the_knobs():
     assert STUDY.settings() == STUDY.settings("laptop") == {"steps": 10, "width": 1.0}
     assert STUDY.settings("ci") == {"steps": 2, "width": 1.0}
     assert STUDY.settings("gpu", {"steps": np.int64(3)}) == {"steps": 3, "width": 0.5}
-    assert STUDY.total(STUDY.settings("gpu")) == 100 and replace(STUDY, length=None).total({}) is None
+    assert STUDY.total(STUDY.settings("gpu")) == 200 and replace(STUDY, length=None).total({}) is None
 
 
 def test_rows_have_the_studys_columns_in_order():
     rows = list(STUDY.rows("ci", device="cpu"))
-    assert [list(row) for row in rows] == [["who", "step", "place"]] * 2
+    assert [list(row) for row in rows] == [["who", "step", "place"]] * 4
     assert rows == list(STUDY.rows("ci"))
     assert list(STUDY.rows(seed=1)) != list(STUDY.rows(seed=2))
 
@@ -59,7 +28,7 @@ def test_rows_have_the_studys_columns_in_order():
 def test_who_stops_reading_stops_it():
     CLOSED.clear()
     rows = STUDY.rows(steps=50)
-    next(rows), next(rows)
+    next(rows), next(rows), next(rows)
     rows.close()
     assert CLOSED == [1]
 
@@ -87,3 +56,56 @@ def test_a_description_that_contradicts_itself_is_refused():
 
 def test_headings_carry_units():
     assert STUDY.heading("place") == "place (m)" and STUDY.heading("who") == "who"
+
+
+@pytest.fixture
+def shelf(tmp_path, monkeypatch):
+    monkeypatch.setattr(measure.studies, "RECORDED", tmp_path)
+    return tmp_path
+
+
+def test_it_is_recorded_like_a_sweep(shelf):
+    assert measure.recorded_study(PAPER, STUDY) is None
+    run = measure.StudyRun("ci", seed=3, knobs={"width": 0.5})
+    rows = list(measure.record_study(PAPER, STUDY, run))
+    content = json.loads((shelf / "studies" / "toy.walk.json").read_text())
+    assert content["run"] == {"study": "walk", "size": "ci", "seed": 3, "knobs": {"steps": 2, "width": 0.5}}
+    table = measure.recorded_study(PAPER, STUDY)
+    assert table.to_dict("records") == rows and table.attrs["units"] == STUDY.columns
+    assert table.attrs["provenance"]["torch"] and table.attrs["run"] == content["run"]
+
+
+def test_a_run_that_is_stopped_early_is_not_recorded(shelf):
+    running = measure.record_study(PAPER, STUDY, measure.StudyRun("ci"))
+    next(running)
+    running.close()
+    assert measure.recorded_study(PAPER, STUDY) is None
+
+
+def test_its_curve_grows():
+    rows = list(STUDY.rows("ci"))
+    made = plots.study_curves(STUDY, measure.study_frame(STUDY, rows[:2]), machine="Test")
+    assert [item.label.value for item in made.legend[0].items] == ["drunk", "sober"]
+    assert made.xaxis[0].axis_label == "step" and made.yaxis[0].axis_label == "place (m)"
+    plots.update_study_curves(made, STUDY, measure.study_frame(STUDY, rows))
+    sober = next(line.data_source for line in made.renderers if line.data_source.name == "live: sober")
+    assert list(sober.data["y"]) == [1, 2]
+
+
+def test_seeds_are_drawn_as_one_line_with_their_spread():
+    rows = [row for seed in range(5) for row in STUDY.rows("ci", seed=seed, width=1 + seed / 10)]
+    made = plots.study_curves(STUDY, measure.study_frame(STUDY, rows))
+    sober = next(line.data_source for line in made.renderers if line.data_source.name == "live: sober").data
+    np.testing.assert_allclose(sober["y"], [1.2, 2.4])
+    np.testing.assert_allclose(sober["low"], [1.08, 2.16])
+    assert list(sober["repeats"]) == [5, 5]
+    alone = replace(STUDY, axes=Axes(x="step", y="place", points=True))
+    made = plots.study_curves(alone, measure.study_frame(alone, rows))
+    assert [item.label.value for item in made.legend[0].items] == ["A walk"]
+    assert not any(line.visible for line in made.renderers if line.name == "lines")
+
+
+def test_a_figure_of_no_rows_is_empty_and_can_be_filled():
+    made = plots.study_curves(STUDY, measure.study_frame(STUDY, []))
+    plots.update_study_curves(made, STUDY, measure.study_frame(STUDY, STUDY.rows("ci")))
+    assert len(made.legend[0].items) == 2

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import torch
 
 from workbench.controls import Range
-from workbench.paper import Baseline, Claim, Cost, Example, Method, Paper
+from workbench.paper import Axes, Baseline, Claim, Cost, Example, Method, Paper, Study
 
 Factor = Annotated[float, Range(0, 4), "What the result is multiplied with."]
 Sign = Annotated[Literal["plus", "minus"], "The sign of the result."]
@@ -70,6 +70,39 @@ METHOD = Method(
     },
 )
 
+CLOSED = []
+
+
+def walk(
+    *,
+    device: str,
+    seed: int,
+    steps: Annotated[int, Range(1, 100), "How many."] = 10,
+    width: Annotated[float, Range(0.0, 2.0), "Of a step."] = 1.0,
+):
+    """A drunkard on a line, and a sober one."""
+    generator = torch.Generator().manual_seed(seed)
+    place = step = 0
+    try:
+        for step in range(steps):
+            place += width * (2 * torch.randint(2, (), generator=generator).item() - 1)
+            yield {"step": step, "place": place, "who": "drunk"}
+            yield {"step": step, "place": width * (step + 1), "who": "sober"}
+    finally:
+        CLOSED.append(step)
+
+
+STUDY = Study(
+    name="walk",
+    title="A walk",
+    question="How far does a drunkard come?",
+    run=walk,
+    columns={"who": "", "step": "", "place": "m"},
+    axes=Axes(x="step", y="place", by=("who",)),
+    sizes={"ci": {"steps": 2}, "gpu": {"steps": 100, "width": 0.5}},
+    length=lambda steps, width: 2 * steps,
+)
+
 PAPER = Paper(
     slug="toy",
     title="A Toy",
@@ -79,6 +112,7 @@ PAPER = Paper(
     chapter="attention",
     idea="Sums need no table.",
     methods=(METHOD,),
+    studies=(STUDY,),
     claims=(
         Claim(
             name="faster",

@@ -18,14 +18,15 @@ SIZES: tuple[Size, ...] = ("ci", "laptop", "gpu")
 
 @dataclass(frozen=True, kw_only=True)
 class Axes:
-    """How a study's rows are drawn: columns ``x`` and ``y``, a line for each value of the column ``by`` (or one line).
+    """How a study's rows are drawn: columns of numbers ``x`` and ``y``, a line for each value of the columns ``by``.
+    Where several rows of a line share a place, as those of several seeds do, their median and spread are drawn.
 
     ``log_x`` and ``log_y`` ask for a logarithmic axis; ``points`` for marks that no line connects.
     """
 
     x: str
     y: str
-    by: str | None = None
+    by: tuple[str, ...] = ()
     log_x: bool = False
     log_y: bool = False
     points: bool = False
@@ -60,7 +61,9 @@ class Study:
     needs_cuda: bool = False
 
     def __post_init__(self) -> None:
-        for name in filter(None, (self.axes.x, self.axes.y, self.axes.by)):
+        if taken := sorted(set(self.knobs) & {"size", "device", "seed", "output", "record"}):
+            raise ValueError(f"{self.name} has a knob {taken[0]!r}, which every study is asked for already.")
+        for name in (self.axes.x, self.axes.y, *self.axes.by):
             if name not in self.columns:
                 raise ValueError(f"{self.name} draws a column {name!r}: it has {', '.join(self.columns)}.")
         for size in self.sizes:

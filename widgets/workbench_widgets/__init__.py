@@ -11,6 +11,7 @@ from workbench_widgets.sentence import sentence_viewer
 from workbench_widgets.session import begin
 from workbench_widgets.source import show_source
 from workbench_widgets.stepper import stepper
+from workbench_widgets.study import run_study
 
 __all__ = [
     "attention_viewer",
@@ -19,6 +20,7 @@ __all__ = [
     "exercise",
     "explore",
     "predict",
+    "run_study",
     "runnable",
     "sentence_viewer",
     "show",

@@ -1,4 +1,4 @@
-"""The command line: ``workbench list | show | bench | serve | lab | run``.
+"""The command line: ``workbench list | show | bench | study | serve | lab | run``.
 
 An error is one sentence on stderr and exit code 2. Nothing heavy is imported before a command needs it.
 """
@@ -54,6 +54,13 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     if bench_slug := _slug_to_measure(arguments):
         _add_live_flags(bench, bench_slug)
 
+    study = command("study", _study, "A paper's whole runs: a list of them, or with a name one of them, here and now.")
+    study.add_argument("slug", help="the paper's name, as list prints it")
+    study.add_argument("name", nargs="?", help="the study's name; SLUG NAME --help lists its knobs")
+    study.add_argument("--recorded", action="store_true", help="show what was recorded instead of running it")
+    if named := _study_named(arguments):
+        _add_study_flags(study, *named)
+
     serving = command("serve", _serve, "The dashboard, on this machine.")
     serving.add_argument("--port", type=int, default=5006, help="5006 when not given")
     serving.add_argument("--show", action="store_true", help="open it in a browser")
@@ -66,6 +73,31 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
                          dest="parameters", help="such as: -p scale ci -p device cpu")  # fmt: skip
     running.add_argument("--output", help="where to write the executed notebook; nowhere when not given")
     return parser
+
+
+def _study_named(arguments: Sequence[str]) -> tuple[str, str] | None:
+    """The study whose knobs become flags: ``study SLUG NAME``, before any flag."""
+    named = len(arguments) > 2 and arguments[0] == "study" and not any(word.startswith("-") for word in arguments[1:3])
+    return (arguments[1], arguments[2]) if named else None
+
+
+def _add_study_flags(parser: argparse.ArgumentParser, slug: str, name: str) -> None:
+    study = catalog.paper(slug).study(name)
+    parser.add_argument("--size", default="laptop", choices=("ci", "laptop", "gpu"), help="laptop when not given")
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    parser.add_argument("--seed", type=int, default=0, help="0 when not given")
+    parser.add_argument("--record", action="store_true", help="keep the rows in the package, as what was recorded")
+    parser.add_argument("--output", help="write the rows as JSON, with the machine they come from")
+    group = parser.add_argument_group("knobs", study.question)
+    for name, knob in study.knobs.items():
+        group.add_argument(
+            f"--{name.replace('_', '-')}",
+            type=_parse_with([knob]),
+            dest=f"knobs.{name}",
+            default=argparse.SUPPRESS,
+            metavar="VALUE",
+            help=f"{knob.help} Allowed: {knob.allowed}. Default: that of the size.".replace("%", "%%"),
+        )
 
 
 def _slug_to_measure(arguments: Sequence[str]) -> str | None:
@@ -158,6 +190,17 @@ def _bench(slug: str | None, live: bool, record: bool, **options) -> int:
             grouped[title][knob] = value
     plain = {name: value for name, value in options.items() if "." not in name}
     return bench.measure_here(slug, **grouped, **plain)
+
+
+def _study(slug: str, name: str | None, recorded: bool, **options) -> int:
+    from workbench.cli import study
+
+    if name is None:
+        return study.show_studies(slug)
+    if recorded:
+        return study.show_recorded(slug, name)
+    knobs = {key.partition(".")[2]: value for key, value in options.items() if "." in key}
+    return study.run_here(slug, name, knobs=knobs, **{key: value for key, value in options.items() if "." not in key})
 
 
 def _serve(**options) -> int:

@@ -19,6 +19,14 @@ from workbench.measure.sampling import (
     sampling,
     sampling_runs,
 )
+from workbench.measure.studies import (
+    StudyRun,
+    load_study,
+    record_study,
+    recorded_study,
+    save_study,
+    study_frame,
+)
 from workbench.measure.sweeps import sweep
 from workbench.measure.timing import Cancelled, Timing, pick_device, time_call
 
@@ -28,12 +36,14 @@ __all__ = [
     "Ceilings",
     "Check",
     "SamplingRun",
+    "StudyRun",
     "Timing",
     "ceilings",
     "dit_xl_2",
     "estimate_bytes",
     "frame",
     "load",
+    "load_study",
     "machine",
     "machine_line",
     "measure",
@@ -42,12 +52,16 @@ __all__ = [
     "pick_device",
     "record",
     "record_sampling",
+    "record_study",
     "recorded",
     "recorded_sampling",
+    "recorded_study",
     "relative_error",
     "sampling",
     "sampling_runs",
     "save",
+    "save_study",
+    "study_frame",
     "sweep",
     "time_call",
 ]

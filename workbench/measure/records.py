@@ -30,20 +30,26 @@ def frame(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[*COLUMNS, *others])
 
 
-def save(rows: Iterable[Mapping[str, Any]], path: str | Path, device: str) -> None:
-    """Write ``{"provenance": machine(device), "rows": [...]}`` as JSON, one row a line, missing numbers as null."""
+def save(rows: Iterable[Mapping[str, Any]], path: str | Path, device: str, **settings: Any) -> None:
+    """Write ``{"provenance": machine(device), <settings>, "rows": [...]}`` as JSON, one row a line, missing numbers as
+    null."""
     lines = ",\n".join("  " + json.dumps({name: _plain(value) for name, value in row.items()}) for row in rows)
-    provenance = json.dumps(machine(device), indent=1)
+    head = json.dumps({"provenance": machine(device), **settings}, indent=1).removesuffix("\n}")
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    Path(path).write_text(f'{{"provenance": {provenance},\n"rows": [\n{lines}\n]}}\n', encoding="utf-8")
+    Path(path).write_text(f'{head},\n "rows": [\n{lines}\n]}}\n', encoding="utf-8")
 
 
 def load(path: str | Path) -> pd.DataFrame:
     """What ``save`` wrote, with the machine in ``.attrs["provenance"]``."""
-    content = json.loads(Path(path).read_text(encoding="utf-8"))
+    content = load_rows(path)
     table = frame(content["rows"])
     table.attrs["provenance"] = content["provenance"]
     return table
+
+
+def load_rows(path: str | Path) -> dict[str, Any]:
+    """The content of a file that ``save`` wrote."""
+    return json.loads(Path(path).read_text(encoding="utf-8"))
 
 
 def recorded(slug: str) -> pd.DataFrame | None:

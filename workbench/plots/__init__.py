@@ -19,6 +19,7 @@ from workbench.plots.maps import (
 )
 from workbench.plots.pictures import image_grid, update_image_grid
 from workbench.plots.runs import run_curves, timeline, update_run_curves, update_timeline
+from workbench.plots.studies import study_curves, update_study_curves
 from workbench.plots.style import BLUE, DIVERGING, MARKERS, ORANGE, PALETTE, SEQUENTIAL, color_of, colors_of, themed
 
 __all__ = [
@@ -42,6 +43,7 @@ __all__ = [
     "roofline",
     "run_curves",
     "similarity",
+    "study_curves",
     "themed",
     "timeline",
     "update_attention_map",
@@ -51,5 +53,6 @@ __all__ = [
     "update_image_grid",
     "update_run_curves",
     "update_similarity",
+    "update_study_curves",
     "update_timeline",
 ]

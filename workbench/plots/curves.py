@@ -212,6 +212,8 @@ def _lines(frame: pd.DataFrame, x: str, y: str, group: str | Sequence[str]) -> d
 
 
 def _band(part: pd.DataFrame, y: str, middle: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    if {"low", "high"} <= set(part):
+        return part["low"].to_numpy(dtype=float), part["high"].to_numpy(dtype=float)
     if "low_ms" not in part or (y != "median_ms" and y not in RATES):
         return middle, middle
     low, median, high = (part[name].to_numpy(dtype=float) for name in ("low_ms", "median_ms", "high_ms"))
