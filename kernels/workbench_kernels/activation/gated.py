@@ -6,8 +6,9 @@
 import torch
 from torch import Tensor
 
-from workbench_kernels.operators import operator
-from workbench_kernels.tiles import arithmetic, as_rows, next_power_of_2, pieces
+from workbench_kernels.launch import prepared
+from workbench_kernels.operation import Operation
+from workbench_kernels.tiles import arithmetic, as_rows, next_power_of_2, pieces, rows_of
 
 try:
     import triton
@@ -24,43 +25,32 @@ def gated(x: Tensor, activation: str) -> Tensor:
 
     float16, bfloat16 or float32 (on a CPU also float64). Differentiable once. CUDA needs Triton (`tiles.why_not`).
     """
-    return torch.ops.workbench.gated(x, activation)
+    return _gated(x, activation)
 
 
 # --- CUDA ------------------------------------------------------------------------------------------------------------
 
 
 def forward_triton(x: Tensor, activation: str) -> Tensor:
-    rows = as_rows(x)
-    count, hidden = len(rows), rows.shape[1] // 2
-    y = torch.empty(*x.shape[:-1], hidden, dtype=x.dtype, device=x.device)
+    rows, count, width, stride = rows_of(x)
+    hidden = width // 2
+    y = x.new_empty(*x.shape[:-1], hidden)
     grid, block, height = _grid(count, hidden, FORWARD_TILE)
-    with torch.cuda.device_of(x):
-        _forward_kernel[grid](
-            rows, y, count, hidden, rows.stride(0), ACT=activation, ROWS=height, BLOCK=block, num_warps=FORWARD_WARPS
-        )
+    _forward_kernel[grid](
+        rows, y, count, hidden, stride, ACT=activation, ROWS=height, BLOCK=block, num_warps=FORWARD_WARPS
+    )
     return y
 
 
 def backward_triton(grad: Tensor, x: Tensor, activation: str) -> Tensor:
-    rows, above = as_rows(x), as_rows(grad)
-    count, hidden = above.shape
-    grad_x = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    rows, _, _, stride = rows_of(x)
+    above, count, hidden, grad_stride = rows_of(grad)
+    grad_x = torch.empty_like(x, memory_format=torch.contiguous_format)
     grid, block, height = _grid(count, hidden, BACKWARD_TILE)
-    strides = (rows.stride(0), above.stride(0))
-    with torch.cuda.device_of(x):
-        _backward_kernel[grid](
-            rows,
-            above,
-            grad_x,
-            count,
-            hidden,
-            *strides,
-            ACT=activation,
-            ROWS=height,
-            BLOCK=block,
-            num_warps=BACKWARD_WARPS,
-        )
+    _backward_kernel[grid](
+        rows, above, grad_x, count, hidden, stride, grad_stride,
+        ACT=activation, ROWS=height, BLOCK=block, num_warps=BACKWARD_WARPS,
+    )  # fmt: skip
     return grad_x
 
 
@@ -106,32 +96,14 @@ def backward_torch(grad: Tensor, x: Tensor, activation: str) -> Tensor:
     return grad_x
 
 
-# --- the operators ---------------------------------------------------------------------------------------------------
+# --- the operation ---------------------------------------------------------------------------------------------------
 
-_forward = operator("gated", cuda=forward_triton, cpu=forward_torch)
-_backward = operator("gated_backward", cuda=backward_triton, cpu=backward_torch)
-
-
-@torch.library.register_fake("workbench::gated")
-def _(x: Tensor, activation: str) -> Tensor:
-    return x.new_empty(*x.shape[:-1], x.shape[-1] // 2)
-
-
-@torch.library.register_fake("workbench::gated_backward")
-def _(grad: Tensor, x: Tensor, activation: str) -> Tensor:
-    return x.new_empty(x.shape)
-
-
-def _keep(ctx, inputs: tuple[Tensor, str], output: Tensor) -> None:
-    ctx.save_for_backward(inputs[0])
-    ctx.activation = inputs[1]
-
-
-def _differentiate(ctx, grad: Tensor) -> tuple[Tensor, None]:
-    return _backward(grad, *ctx.saved_tensors, ctx.activation), None
-
-
-torch.library.register_autograd("workbench::gated", _differentiate, setup_context=_keep)
+_gated = Operation(
+    "gated",
+    forward={"cuda": forward_triton, "cpu": forward_torch},
+    backward={"cuda": backward_triton, "cpu": backward_torch},
+    fake=lambda x, activation: x.new_empty(*x.shape[:-1], x.shape[-1] // 2),
+)
 
 
 # --- the kernels -----------------------------------------------------------------------------------------------------
@@ -167,6 +139,7 @@ if triton is not None:
     def _load(pointer, mask):
         return tl.load(pointer, mask=mask, other=0.0).to(tl.float32)
 
+    @prepared
     @triton.jit
     def _forward_kernel(
         x, y, rows, hidden, stride, ACT: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr
@@ -177,6 +150,7 @@ if triton is not None:
         act, _ = _activate(gate, ACT)
         tl.store(y + row * hidden + column, act * value, mask=mask)
 
+    @prepared
     @triton.jit
     def _backward_kernel(
         x, grad, grad_x, rows, hidden, stride, grad_stride,

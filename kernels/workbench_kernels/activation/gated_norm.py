@@ -18,11 +18,22 @@ where the last two sum over rows. Kept for the backward pass: the input, and two
 in a fixed order: the same input gives the same bits.
 """
 
+import math
+
 import torch
 from torch import Tensor
 
-from workbench_kernels.operators import operator
-from workbench_kernels.tiles import arithmetic, as_rows, next_power_of_2, pieces, programs_per_tensor, shape_for
+from workbench_kernels.launch import prepared
+from workbench_kernels.operation import Operation
+from workbench_kernels.tiles import (
+    arithmetic,
+    as_rows,
+    next_power_of_2,
+    pieces,
+    programs_per_tensor,
+    rows_of,
+    shape_for,
+)
 from workbench_kernels.tiles import why_not as why_not_triton
 
 try:
@@ -64,7 +75,7 @@ def gated_norm(x: Tensor, weight: Tensor, bias: Tensor, activation: str, eps: fl
     x float16, bfloat16 or float32 (on a CPU also float64); ``activation`` is "gelu" (exact), "silu", "relu" or
     "identity". Differentiable once, in x, weight and bias. On CUDA it needs Triton (``why_not``).
     """
-    return torch.ops.workbench.gated_norm(x, weight, bias, activation, eps)[0]
+    return _gated_norm(x, weight, bias, activation, eps)[0]
 
 
 def why_not(hidden: int, dtype: torch.dtype = torch.float32) -> list[str]:
@@ -80,16 +91,15 @@ def why_not(hidden: int, dtype: torch.dtype = torch.float32) -> list[str]:
 
 def forward_triton(x: Tensor, weight: Tensor, bias: Tensor, activation: str, eps: float) -> tuple[Tensor, Tensor]:
     """The output, and (4, rows) in float32: the means of the two branches, then their reciprocal deviations."""
-    rows = as_rows(x)
-    count, hidden = len(rows), len(weight)
-    y = torch.empty(*x.shape[:-1], hidden, dtype=x.dtype, device=x.device)
-    statistics = torch.empty(4, count, dtype=torch.float32, device=x.device)
+    rows, count, _, stride = rows_of(x)
+    hidden = weight.shape[0]
+    y = x.new_empty(*x.shape[:-1], hidden)
+    statistics = x.new_empty(4, count, dtype=torch.float32)
     height, warps = shape_for(hidden, FORWARD)
-    with torch.cuda.device_of(x):
-        _forward_kernel[(-(-count // height),)](
-            rows, weight, bias, y, statistics, count, hidden, rows.stride(0), eps,
-            ACT=activation, ROWS=height, BLOCK=next_power_of_2(hidden), num_warps=warps,
-        )  # fmt: skip
+    _forward_kernel[(-(-count // height),)](
+        rows, weight.contiguous(), bias.contiguous(), y, statistics, count, hidden, stride, eps,
+        ACT=activation, ROWS=height, BLOCK=next_power_of_2(hidden), num_warps=warps,
+    )  # fmt: skip
     return y, statistics
 
 
@@ -97,21 +107,21 @@ def backward_triton(
     grad: Tensor, x: Tensor, statistics: Tensor, weight: Tensor, bias: Tensor, activation: str
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of x, weight and bias."""
-    rows, above = as_rows(x), as_rows(grad)
-    count, hidden = above.shape
+    rows, _, _, stride = rows_of(x)
+    above, count, hidden, grad_stride = rows_of(grad)
     height, warps, per_processor, stages = shape_for(hidden, BACKWARD)
     programs = programs_per_tensor(-(-count // height), x.device, per_processor)
-    grad_x = torch.empty(x.shape, dtype=x.dtype, device=x.device)
-    partials = torch.empty(2, programs, hidden, dtype=torch.float32, device=x.device)
+    grad_x = torch.empty_like(x, memory_format=torch.contiguous_format)
+    partials = x.new_empty(2, programs, hidden, dtype=torch.float32)
     grad_weight, grad_bias = torch.empty_like(weight), torch.empty_like(bias)
-    with torch.cuda.device_of(x):
-        _backward_kernel[(programs,)](
-            rows, above, statistics, weight, bias, grad_x, partials, count, hidden, rows.stride(0), above.stride(0),
-            ACT=activation, ROWS=height, BLOCK=next_power_of_2(hidden), STAGES=stages, num_warps=warps,
-        )  # fmt: skip
-        _sum_kernel[(-(-hidden // SUM_COLUMNS), 2)](
-            partials, grad_weight, grad_bias, programs, hidden, ROWS=SUM_ROWS, COLUMNS=SUM_COLUMNS, num_warps=4
-        )
+    _backward_kernel[(programs,)](
+        rows, above, statistics, weight.contiguous(), bias.contiguous(), grad_x, partials,
+        count, hidden, stride, grad_stride,
+        ACT=activation, ROWS=height, BLOCK=next_power_of_2(hidden), STAGES=stages, num_warps=warps,
+    )  # fmt: skip
+    _sum_kernel[(-(-hidden // SUM_COLUMNS), 2)](
+        partials, grad_weight, grad_bias, programs, hidden, ROWS=SUM_ROWS, COLUMNS=SUM_COLUMNS, num_warps=4
+    )
     return grad_x, grad_weight, grad_bias
 
 
@@ -180,38 +190,20 @@ def _through_activation(above: Tensor, gate: Tensor, activation: str) -> Tensor:
     return torch.ops.aten.threshold_backward(above, gate, 0) if activation == "relu" else above
 
 
-# --- the operators ---------------------------------------------------------------------------------------------------
+# --- the operation ---------------------------------------------------------------------------------------------------
 
-_forward = operator("gated_norm", cuda=forward_triton, cpu=forward_torch)
-_backward = operator("gated_norm_backward", cuda=backward_triton, cpu=backward_torch)
-
-
-@torch.library.register_fake("workbench::gated_norm")
-def _(x: Tensor, weight: Tensor, bias: Tensor, activation: str, eps: float) -> tuple[Tensor, Tensor]:
-    rows = x.numel() // x.shape[-1]
-    return x.new_empty(*x.shape[:-1], len(weight)), x.new_empty(4, rows, dtype=arithmetic(x.dtype))
+def _fake(x: Tensor, weight: Tensor, bias: Tensor, activation: str, eps: float) -> tuple[Tensor, Tensor]:
+    rows = math.prod(x.shape[:-1])
+    return x.new_empty(*x.shape[:-1], weight.shape[0]), x.new_empty(4, rows, dtype=arithmetic(x.dtype))
 
 
-@torch.library.register_fake("workbench::gated_norm_backward")
-def _(
-    grad: Tensor, x: Tensor, statistics: Tensor, weight: Tensor, bias: Tensor, activation: str
-) -> tuple[Tensor, Tensor, Tensor]:
-    return x.new_empty(x.shape), torch.empty_like(weight), torch.empty_like(bias)
-
-
-def _keep(ctx, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
-    x, weight, bias, ctx.activation, _ = inputs
-    ctx.save_for_backward(x, output[1], weight, bias)
-    ctx.set_materialize_grads(False)
-
-
-def _differentiate(ctx, grad: Tensor | None, grad_statistics: None) -> tuple[Tensor | None, ...]:
-    if grad is None:  # nobody asked for the output's gradient
-        return None, None, None, None, None
-    return *_backward(grad, *ctx.saved_tensors, ctx.activation), None, None
-
-
-torch.library.register_autograd("workbench::gated_norm", _differentiate, setup_context=_keep)
+_gated_norm = Operation(
+    "gated_norm",
+    forward={"cuda": forward_triton, "cpu": forward_torch},
+    backward={"cuda": backward_triton, "cpu": backward_torch},
+    outputs=("y", "statistics"),
+    fake=_fake,
+)
 
 
 # --- the kernels -----------------------------------------------------------------------------------------------------
@@ -245,6 +237,7 @@ if triton is not None:
     def _add_4(a1, a2, a3, a4, b1, b2, b3, b4):
         return a1 + b1, a2 + b2, a3 + b3, a4 + b4
 
+    @prepared
     @triton.jit
     def _forward_kernel(
         x, weight, bias, y, statistics, rows, hidden, stride, eps,
@@ -276,6 +269,7 @@ if triton is not None:
         tl.store(to + 2 * rows, scale_u, mask=real)
         tl.store(to + 3 * rows, scale_v, mask=real)
 
+    @prepared
     @triton.jit
     def _backward_kernel(
         x, grad, statistics, weight, bias, grad_x, partials, rows, hidden, stride, grad_stride,
@@ -318,6 +312,7 @@ if triton is not None:
         tl.store(to, tl.sum(d_gamma, axis=0), mask=columns)
         tl.store(to + tl.num_programs(0) * hidden, tl.sum(d_beta, axis=0), mask=columns)
 
+    @prepared
     @triton.jit
     def _sum_kernel(
         partials, grad_weight, grad_bias, programs, hidden, ROWS: tl.constexpr, COLUMNS: tl.constexpr

@@ -6,7 +6,8 @@ ReLU and GELU have no kernel here: PyTorch's are one pass each already.
 import torch
 from torch import Tensor
 
-from workbench_kernels.operators import operator
+from workbench_kernels.launch import prepared
+from workbench_kernels.operation import Operation
 
 try:
     import triton
@@ -19,22 +20,20 @@ BLOCK, WARPS = 1024, 4
 
 def relu_squared(x: Tensor) -> Tensor:
     """max(x, 0)^2 for every number of x, of any floating type. Differentiable once. On CUDA it needs Triton."""
-    return torch.ops.workbench.relu_squared(x)
+    return _relu_squared(x)
 
 
 def forward_triton(x: Tensor) -> Tensor:
     x = x.contiguous()
     y = torch.empty_like(x)
-    with torch.cuda.device_of(x):
-        _forward_kernel[(-(-x.numel() // BLOCK),)](x, y, x.numel(), BLOCK=BLOCK, num_warps=WARPS)
+    _forward_kernel[(-(-x.numel() // BLOCK),)](x, y, x.numel(), BLOCK=BLOCK, num_warps=WARPS)
     return y
 
 
 def backward_triton(grad: Tensor, x: Tensor) -> Tensor:
     x, grad = x.contiguous(), grad.contiguous()
     grad_x = torch.empty_like(x)
-    with torch.cuda.device_of(x):
-        _backward_kernel[(-(-x.numel() // BLOCK),)](x, grad, grad_x, x.numel(), BLOCK=BLOCK, num_warps=WARPS)
+    _backward_kernel[(-(-x.numel() // BLOCK),)](x, grad, grad_x, x.numel(), BLOCK=BLOCK, num_warps=WARPS)
     return grad_x
 
 
@@ -46,29 +45,12 @@ def backward_torch(grad: Tensor, x: Tensor) -> Tensor:
     return torch.empty(x.shape, dtype=x.dtype).copy_(x).clamp_(min=0).mul_(2).mul_(grad)
 
 
-_forward = operator("relu_squared", cuda=forward_triton, cpu=forward_torch)
-_backward = operator("relu_squared_backward", cuda=backward_triton, cpu=backward_torch)
-
-
-@torch.library.register_fake("workbench::relu_squared")
-def _(x: Tensor) -> Tensor:
-    return x.new_empty(x.shape)
-
-
-@torch.library.register_fake("workbench::relu_squared_backward")
-def _(grad: Tensor, x: Tensor) -> Tensor:
-    return x.new_empty(x.shape)
-
-
-def _keep(ctx, inputs: tuple[Tensor], output: Tensor) -> None:
-    ctx.save_for_backward(*inputs)
-
-
-def _differentiate(ctx, grad: Tensor) -> Tensor:
-    return _backward(grad, *ctx.saved_tensors)
-
-
-torch.library.register_autograd("workbench::relu_squared", _differentiate, setup_context=_keep)
+_relu_squared = Operation(
+    "relu_squared",
+    forward={"cuda": forward_triton, "cpu": forward_torch},
+    backward={"cuda": backward_triton, "cpu": backward_torch},
+    fake=lambda x: x.new_empty(x.shape),
+)
 
 
 if triton is not None:
@@ -78,6 +60,7 @@ if triton is not None:
         value = tl.load(pointer + place, mask=mask, other=0.0).to(tl.float32)
         return tl.where(value < 0, 0.0, value)  # a NaN stays; tl.maximum would drop it
 
+    @prepared
     @triton.jit
     def _forward_kernel(x, y, numbers, BLOCK: tl.constexpr):
         place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
@@ -85,6 +68,7 @@ if triton is not None:
         q = _positive(x, place, mask)
         tl.store(y + place, q * q, mask=mask)
 
+    @prepared
     @triton.jit
     def _backward_kernel(x, grad, grad_x, numbers, BLOCK: tl.constexpr):
         place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)

@@ -83,7 +83,9 @@ def forward_triton(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple
     y = torch.empty_like(x, memory_format=torch.contiguous_format)
     scales = x.new_empty(count, order, dtype=torch.float32)
     kernel, height, settings = _forward_shape(width)
-    kernel[(-(-count // height),)](rows, weight, bias, y, scales, count, width, stride, eps, ORDER=order, **settings)
+    kernel[(-(-count // height),)](
+        rows, weight.contiguous(), bias, y, scales, count, width, stride, eps, ORDER=order, **settings
+    )
     return y, scales
 
 
@@ -99,8 +101,9 @@ def backward_triton(
     grad_x = torch.empty_like(x, memory_format=torch.contiguous_format)
     partials = x.new_empty(order + 1, programs, dtype=torch.float32)
     kernel[(programs,)](
-        rows, above, scales, weight, grad_x, partials, count, width, stride, grad_stride, ORDER=order, **settings
-    )
+        rows, above, scales, weight.contiguous(), grad_x, partials, count, width, stride, grad_stride,
+        ORDER=order, **settings,
+    )  # fmt: skip
     return grad_x, *sum_partials(partials, weight, bias)
 
 

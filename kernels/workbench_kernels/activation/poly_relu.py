@@ -7,7 +7,8 @@ Kept for the backward pass: x. Sums run in a fixed order: the same input gives t
 import torch
 from torch import Tensor
 
-from workbench_kernels.operators import operator
+from workbench_kernels.launch import prepared
+from workbench_kernels.operation import Operation
 from workbench_kernels.tiles import arithmetic, pieces, sum_partials
 
 try:
@@ -26,7 +27,7 @@ def poly_relu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     x of any shape, float16, bfloat16 or float32 (on a CPU also float64); weight (1 to 4,), bias (1,), any float.
     Differentiable once, in x, weight and bias. On CUDA it needs Triton (`tiles.why_not`).
     """
-    return torch.ops.workbench.poly_relu(x, weight, bias)
+    return _poly_relu(x, weight, bias)
 
 
 # --- CUDA ------------------------------------------------------------------------------------------------------------
@@ -35,32 +36,24 @@ def poly_relu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 def forward_triton(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     x = x.contiguous()
     y = torch.empty_like(x)
-    with torch.cuda.device_of(x):
-        _forward_kernel[(-(-x.numel() // FORWARD_BLOCK),)](
-            x, weight, bias, y, x.numel(), ORDER=len(weight), BLOCK=FORWARD_BLOCK, num_warps=FORWARD_WARPS
-        )
+    numbers, order = x.numel(), weight.shape[0]
+    _forward_kernel[(-(-numbers // FORWARD_BLOCK),)](
+        x, weight.contiguous(), bias, y, numbers, ORDER=order, BLOCK=FORWARD_BLOCK, num_warps=FORWARD_WARPS
+    )
     return y
 
 
 def backward_triton(grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     x, grad = x.contiguous(), grad.contiguous()
     grad_x = torch.empty_like(x)
-    programs = -(-x.numel() // BACKWARD_BLOCK)
-    partials = torch.empty(len(weight) + 1, programs, dtype=torch.float32, device=x.device)
-    with torch.cuda.device_of(x):
-        _backward_kernel[(programs,)](
-            x,
-            grad,
-            weight,
-            grad_x,
-            partials,
-            x.numel(),
-            ORDER=len(weight),
-            BLOCK=BACKWARD_BLOCK,
-            num_warps=BACKWARD_WARPS,
-        )
-        grad_weight, grad_bias = sum_partials(partials, weight, bias)
-    return grad_x, grad_weight, grad_bias
+    numbers, order = x.numel(), weight.shape[0]
+    programs = -(-numbers // BACKWARD_BLOCK)
+    partials = x.new_empty(order + 1, programs, dtype=torch.float32)
+    _backward_kernel[(programs,)](
+        x, grad, weight.contiguous(), grad_x, partials, numbers,
+        ORDER=order, BLOCK=BACKWARD_BLOCK, num_warps=BACKWARD_WARPS,
+    )  # fmt: skip
+    return grad_x, *sum_partials(partials, weight, bias)
 
 
 # --- CPU -------------------------------------------------------------------------------------------------------------
@@ -102,37 +95,21 @@ def backward_torch(grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor) -> tup
     return grad_x, grad_weight.to(weight.dtype), grad_bias.to(bias.dtype)
 
 
-# --- the operators ---------------------------------------------------------------------------------------------------
+# --- the operation ---------------------------------------------------------------------------------------------------
 
-_forward = operator("poly_relu", cuda=forward_triton, cpu=forward_torch)
-_backward = operator("poly_relu_backward", cuda=backward_triton, cpu=backward_torch)
-
-
-@torch.library.register_fake("workbench::poly_relu")
-def _(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    return x.new_empty(x.shape)
-
-
-@torch.library.register_fake("workbench::poly_relu_backward")
-def _(grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    return x.new_empty(x.shape), torch.empty_like(weight), torch.empty_like(bias)
-
-
-def _keep(ctx, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
-    ctx.save_for_backward(*inputs)
-
-
-def _differentiate(ctx, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    return _backward(grad, *ctx.saved_tensors)
-
-
-torch.library.register_autograd("workbench::poly_relu", _differentiate, setup_context=_keep)
+_poly_relu = Operation(
+    "poly_relu",
+    forward={"cuda": forward_triton, "cpu": forward_torch},
+    backward={"cuda": backward_triton, "cpu": backward_torch},
+    fake=lambda x, weight, bias: x.new_empty(x.shape),
+)
 
 
 # --- the kernels -----------------------------------------------------------------------------------------------------
 
 if triton is not None:
 
+    @prepared
     @triton.jit
     def _forward_kernel(x, weight, bias, y, numbers, ORDER: tl.constexpr, BLOCK: tl.constexpr):
         place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
@@ -144,6 +121,7 @@ if triton is not None:
             result = (result + tl.load(weight + p - 1).to(tl.float32)) * q
         tl.store(y + place, result + tl.load(bias).to(tl.float32), mask=mask)
 
+    @prepared
     @triton.jit
     def _backward_kernel(x, grad, weight, grad_x, partials, numbers, ORDER: tl.constexpr, BLOCK: tl.constexpr):
         place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)

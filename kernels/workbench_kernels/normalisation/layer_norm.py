@@ -9,8 +9,9 @@ Kept for the backward pass, which is PyTorch's: the input, and the mean and the 
 import torch
 from torch import Tensor
 
-from workbench_kernels.operators import operator
-from workbench_kernels.tiles import arithmetic, as_rows, next_power_of_2, shape_for
+from workbench_kernels.launch import prepared
+from workbench_kernels.operation import Operation
+from workbench_kernels.tiles import arithmetic, next_power_of_2, rows_of, shape_for
 from workbench_kernels.tiles import why_not as why_not_triton
 
 try:
@@ -40,7 +41,7 @@ def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-5) -> Te
     x float16, bfloat16 or float32 (on a CPU also float64). Differentiable once, in x, weight and bias. On CUDA it needs
     Triton (``why_not``).
     """
-    return torch.ops.workbench.layer_norm(x, weight, bias, eps)[0]
+    return _layer_norm(x, weight, bias, eps)[0]
 
 
 def why_not(width: int, dtype: torch.dtype = torch.float32) -> list[str]:
@@ -53,16 +54,15 @@ def why_not(width: int, dtype: torch.dtype = torch.float32) -> list[str]:
 
 def forward_triton(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
     """The output, and the rows' means and reciprocal deviations, (..., 1) in float32."""
-    rows = as_rows(x)
-    count, width = rows.shape
-    y = torch.empty(x.shape, dtype=x.dtype, device=x.device)
-    mean, scale = torch.empty(2, *x.shape[:-1], 1, dtype=torch.float32, device=x.device)
+    rows, count, width, stride = rows_of(x)
+    y = torch.empty_like(x, memory_format=torch.contiguous_format)
+    mean = x.new_empty(*x.shape[:-1], 1, dtype=torch.float32)
+    scale = torch.empty_like(mean)
     height, warps = shape_for(width, FORWARD)
-    with torch.cuda.device_of(x):
-        _forward_kernel[(-(-count // height),)](
-            rows, weight, bias, y, mean, scale, count, width, rows.stride(0), eps,
-            ROWS=height, BLOCK=next_power_of_2(width), num_warps=warps,
-        )  # fmt: skip
+    _forward_kernel[(-(-count // height),)](
+        rows, weight.contiguous(), bias.contiguous(), y, mean, scale, count, width, stride, eps,
+        ROWS=height, BLOCK=next_power_of_2(width), num_warps=warps,
+    )  # fmt: skip
     return y, mean, scale
 
 
@@ -73,39 +73,35 @@ def forward_torch(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[
     return y.to(x.dtype), mean, scale
 
 
-_forward = operator("layer_norm", cuda=forward_triton, cpu=forward_torch)
+def backward_torch(
+    grad: Tensor, x: Tensor, mean: Tensor, scale: Tensor, weight: Tensor, bias: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients of x, weight and bias, by PyTorch's own kernels."""
+    # In low precision PyTorch's kernel for a CPU would add up the gradients of weight and bias in that precision.
+    dtype = x.dtype if x.is_cuda and x.dtype == weight.dtype == bias.dtype else arithmetic(x.dtype)
+    found = torch.ops.aten.native_layer_norm_backward(
+        grad.to(dtype), x.to(dtype), weight.shape, mean, scale, weight.to(dtype), bias.to(dtype), [True, True, True]
+    )
+    return tuple(gradient.to(of.dtype) for gradient, of in zip(found, (x, weight, bias), strict=True))
 
 
-@torch.library.register_fake("workbench::layer_norm")
-def _(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+def _fake(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
     mean, scale = (x.new_empty(*x.shape[:-1], 1, dtype=arithmetic(x.dtype)) for _ in range(2))
     return x.new_empty(x.shape), mean, scale
 
 
-def _keep(ctx, inputs: tuple, output: tuple[Tensor, Tensor, Tensor]) -> None:
-    x, weight, bias, _ = inputs
-    ctx.save_for_backward(x, *output[1:], weight, bias)
-    ctx.set_materialize_grads(False)
-
-
-def _differentiate(ctx, grad: Tensor | None, *of_statistics: None) -> tuple[Tensor | None, ...]:
-    if grad is None:  # nobody asked for the output's gradient
-        return None, None, None, None
-    x, mean, scale, weight, bias = ctx.saved_tensors
-    # In low precision PyTorch's kernel for a CPU would add up the gradients of weight and bias in that precision.
-    dtype = x.dtype if x.is_cuda and x.dtype == weight.dtype == bias.dtype else arithmetic(x.dtype)
-    inputs = (tensor.to(dtype) for tensor in (weight, bias))
-    found = torch.ops.aten.native_layer_norm_backward(
-        grad.to(dtype), x.to(dtype), weight.shape, mean, scale, *inputs, [True, True, True]
-    )
-    return *(gradient.to(of.dtype) for gradient, of in zip(found, (x, weight, bias), strict=True)), None
-
-
-torch.library.register_autograd("workbench::layer_norm", _differentiate, setup_context=_keep)
+_layer_norm = Operation(
+    "layer_norm",
+    forward={"cuda": forward_triton, "cpu": forward_torch},
+    backward=backward_torch,
+    outputs=("y", "mean", "scale"),
+    fake=_fake,
+)
 
 
 if triton is not None:
 
+    @prepared
     @triton.jit
     def _forward_kernel(
         x, weight, bias, y, mean, scale, rows, width, stride, eps, ROWS: tl.constexpr, BLOCK: tl.constexpr
