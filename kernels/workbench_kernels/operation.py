@@ -28,7 +28,7 @@ What follows from it:
   ``autograd.Function`` is around it. ``torch.func.grad`` and ``vmap`` (one call an element) are right.
 - Under ``torch.compile``, with fake tensors, in ``make_fx`` and ``torch.jit.trace``, it is the operator
   ``workbench::name`` (and ``workbench::name_backward``).
-- It is differentiable once. A second derivative and forward mode are refused in a sentence (``why_not``).
+- It is differentiable once. A second derivative and forward mode are refused in a sentence.
 - Of no numbers it makes no numbers, and gradients of zero, without a launch.
 """
 
@@ -44,11 +44,6 @@ from torch.autograd import forward_ad
 from torch.nn import Parameter
 
 Sides = Callable[..., Any] | Mapping[str, Callable[..., Any]]  # "cuda" and "cpu", or one function for both
-
-FORWARD_MODE = (
-    "kernels have no forward-mode derivative (dual tensors, torch.func.jvp, jacfwd, hessian): "
-    "ask for implementation='reference'."
-)
 
 
 class Operation:
@@ -77,7 +72,6 @@ class Operation:
         names, self._tensors = _parameters(self._cuda)
         self._derivative = None
         self.refusal = f"{name} has no derivative."
-        self.forward_mode_refusal = f"{name}: {FORWARD_MODE}"
         if backward is not None:
             one_side = backward if callable(backward) else backward["cpu"]
             fake_backward = fake_backward or _like(names[: self._tensors], one_side, results)
@@ -141,7 +135,10 @@ class Operation:
             return self.operator(*inputs) if torch._C._len_torch_dispatch_stack() else self.run(*inputs)
 
         def refuse_forward_mode(ctx: Any, *tangents: Any) -> None:
-            raise NotImplementedError(self.forward_mode_refusal)
+            raise NotImplementedError(
+                f"{name} has no forward-mode derivative (dual tensors, torch.func.jvp, jacfwd, hessian): "
+                "ask for implementation='reference'."
+            )
 
         functions = {
             "forward": forward,
@@ -193,14 +190,6 @@ class _Gradient(Operation):
         """Gradients of what an empty result came from."""
         gradients = self._fake(*inputs)
         return gradients.zero_() if isinstance(gradients, Tensor) else tuple(each.zero_() for each in gradients)
-
-
-def why_not(*tensors: Tensor) -> list[str]:
-    """Why no operation can take these inputs, in sentences (forward mode); empty: it can, as far as derivatives go."""
-    if forward_ad._current_level < 0:
-        return []
-    dual = any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors)
-    return [f"The kernel {FORWARD_MODE[0].lower()}{FORWARD_MODE[1:]}"] if dual else []
 
 
 def _parameters(function: Callable[..., Any]) -> tuple[tuple[str, ...], int]:

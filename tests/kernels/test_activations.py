@@ -121,7 +121,7 @@ def test_relu_squared(dtype):
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_layouts(layout):
     x, upstream = LAYOUTS[layout](normal), LAYOUTS[layout](normal)
-    weight, bias = normal(3), normal(1)
+    weight, bias = normal(6)[::2], normal(1)
     check_poly_norm(x, upstream, weight, bias)
     check_poly_relu(x, upstream, weight, bias)
     half = upstream[..., :20]
@@ -152,12 +152,42 @@ def test_large_numbers(dtype, size):
     check_poly_norm(x, (size * upstream).to(dtype), normal(3), normal(1))
 
 
-def test_a_row_of_zeros():
-    y, scales = poly_norm.forward_triton(
-        torch.zeros(2, 24, device=DEVICE), normal(3), torch.ones(1, device=DEVICE), 1e-6
-    )
-    assert torch.equal(y, torch.ones_like(y))
-    assert_close(scales, torch.full((2, 3), 1e3, device=DEVICE), tolerance=1e-6)
+@pytest.mark.parametrize("eps", [0.0, 1e-30, 1e-6])
+@pytest.mark.parametrize("order", [1, 3, 4])
+@pytest.mark.parametrize("long", [False, True], ids=["", "long"])
+def test_poly_norm_of_numbers_of_any_size(long, order, eps, monkeypatch):
+    """Rows of very different size; their powers leave the range of float32, and at either end that of float64."""
+    if long:
+        monkeypatch.setattr(poly_norm, "LONGEST_ROW", 16)
+        monkeypatch.setattr(poly_norm, "LONG_BLOCK", 16)
+        look_tables_up(monkeypatch)
+    sizes = torch.tensor([1e-30, 1e-12, 1e-4, 1.0, 3e4, 1e6, 1e18, 1e30, 1e37], device=DEVICE)[:, None]
+    x, upstream = sizes * normal(len(sizes), 40).clamp(-3, 3), sizes.clamp(max=1e8) * normal(len(sizes), 40)
+    weight, bias = normal(order), normal(1)
+    y, scales = poly_norm.forward_triton(x, weight, bias, eps)
+    gradients = poly_norm.backward_triton(upstream, x, scales, weight, bias)
+    exact, exact_scales = poly_norm.forward_torch(*double(x, weight, bias), eps)
+    upstream, x64, weight64, bias64 = double(upstream, x, weight, bias)
+    truth = poly_norm.backward_torch(upstream, x64, exact_scales, weight64, bias64)
+    for found, expected in ((y, exact), (gradients[0], truth[0])):
+        for row, of_row in zip(found.cpu(), expected, strict=True):  # each on its own scale
+            assert_close(row, of_row, tolerance=2e-5)
+    compare(gradients, truth, x.dtype, names=("dx", "dweight", "dbias"))
+
+
+@pytest.mark.parametrize("eps", [0.0, 1e-6])
+def test_a_row_of_zeros(eps):
+    x, ones, weight = torch.zeros(2, 24, device=DEVICE), torch.ones(1, device=DEVICE), normal(3)
+    for forward, backward in (
+        (poly_norm.forward_triton, poly_norm.backward_triton),
+        (poly_norm.forward_torch, poly_norm.backward_torch),
+    ):
+        y, scales = forward(x, weight, ones, eps)
+        assert torch.equal(y, torch.ones_like(y))
+        of_x, of_weight, of_bias = backward(torch.ones_like(x), x, scales, weight, ones)
+        slope = weight[0] * eps**-0.5 if eps else torch.zeros_like(weight[0])
+        assert_close(of_x, slope.expand_as(x), tolerance=1e-6)
+        assert of_weight.tolist() == [0.0] * 3 and of_bias.item() == x.numel()
 
 
 def test_the_same_bits_twice():

@@ -47,7 +47,7 @@ def test_rows_of_a_program(rows, monkeypatch):
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_layouts(layout):
-    check(LAYOUTS[layout](normal), *parameters(40))
+    check(LAYOUTS[layout](normal), *(each[::2] for each in parameters(80)))
 
 
 def test_a_row_with_a_large_mean():

@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from workbench_kernels.operation import Operation, why_not
+from workbench_kernels.operation import Operation
 
 CALLS = []
 
@@ -123,15 +123,9 @@ def test_forward_mode_is_refused(leaves):
         torch.func.jvp(lambda x: apply(x, weight), (x,), (x,))
     with forward_ad.dual_level():
         dual = forward_ad.make_dual(x, x)
-        assert "forward-mode" in why_not(weight, dual)[0]
-        assert why_not(x, weight) == []
         close(apply(x, weight), plain(x, weight))
         with pytest.raises(NotImplementedError, match="test_cube.*forward-mode"):
             apply(dual, weight)
-    reasons = []
-    torch.func.jvp(lambda x: reasons.extend(why_not(x)) or x, (x,), (x,))
-    assert "forward-mode" in reasons[0]
-    assert why_not(x) == []
 
 
 def test_transforms_of_torch_func(leaves):

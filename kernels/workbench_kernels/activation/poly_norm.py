@@ -6,8 +6,13 @@ polynomial per row, :math:`y = b + c_1 x + c_2 x^2 + ...`. With :math:`S_p = \\s
 .. math:: dx = g\\,(c_1 + 2 c_2 x + 3 c_3 x^2 + ...) - (k_1 x + k_2 x^3 + k_3 x^5 + ...), \\quad
           k_p = \\tfrac pD a_p r_p^3 S_p
 
-so a row is read, summed, and turned into its result while it stays in registers. Kept for the backward pass: x and the
-``order`` scales of each row. Sums run in a fixed order: the same input gives the same bits.
+so a row is read, summed, and turned into its result while it stays in registers. Sums run in a fixed order: the same
+input gives the same bits.
+
+Powers of large numbers leave the range of float32 (1e5 to the eighth), so all of this is done for x divided by a power
+of two, the row's own: its largest number is then between 1 and 2, nothing is rounded by it, and PolyNorm is the same
+but for :math:`\\varepsilon`, which is divided by that power's 2p-th. Kept for the backward pass: x, and of each row the
+``order`` scales and one over its power of two.
 """
 
 import functools
@@ -77,15 +82,16 @@ def poly_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-6) -> Ten
 
 
 def forward_triton(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    """The output, and the scales r_p (rows, order) in float32."""
+    """The output, and (rows, order + 1) in float32: the scales r_p, and one over the row's power of two."""
     rows, count, width, stride = rows_of(x)
     order = weight.shape[0]
     y = torch.empty_like(x, memory_format=torch.contiguous_format)
-    scales = x.new_empty(count, order, dtype=torch.float32)
+    scales = x.new_empty(count, order + 1, dtype=torch.float32)
     kernel, height, settings = _forward_shape(width)
     kernel[(-(-count // height),)](
-        rows, weight.contiguous(), bias, y, scales, count, width, stride, eps, ORDER=order, **settings
-    )
+        rows, weight.contiguous(), bias, y, scales, count, width, stride, eps, _least(eps, order),
+        ORDER=order, **settings,
+    )  # fmt: skip
     return y, scales
 
 
@@ -105,6 +111,13 @@ def backward_triton(
         ORDER=order, **settings,
     )  # fmt: skip
     return grad_x, *sum_partials(partials, weight, bias)
+
+
+@functools.lru_cache(1024)
+def _least(eps: float, order: int, dtype: torch.dtype = torch.float32) -> float:
+    """The power of two that rows of smaller numbers are divided by: eps over its 2 order-th must be a number, too."""
+    smallest = torch.finfo(dtype).tiny
+    return max(smallest, 2.0 ** math.ceil((math.log2(eps) - 100) / (2 * order))) if eps > 0 else smallest
 
 
 @functools.lru_cache(1024)
@@ -138,14 +151,20 @@ def forward_torch(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[
     rows, dtype = as_rows(x), arithmetic(x.dtype)
     count, width = rows.shape
     y = torch.empty(x.shape, dtype=x.dtype, device=x.device)
-    scales = torch.empty(count, len(weight), dtype=dtype, device=x.device)
+    order = len(weight)
+    scales = torch.empty(count, order + 1, dtype=dtype, device=x.device)
     weight, bias = weight.to(dtype), bias.to(dtype)
     for piece in pieces(count, width):
         part = rows[piece].to(dtype)
-        for p, power in enumerate(_powers(part, len(weight))):
-            norm = torch.linalg.vector_norm(power, dim=-1)
-            scales[piece, p] = torch.rsqrt(norm.square_().div_(width).add_(eps))
-        y.view(count, width)[piece] = _horner(part, bias, *(scales[piece] * weight).split(1, dim=1))
+        inverse = _over_powers_of_2(torch.linalg.vector_norm(part, torch.inf, dim=-1), _least(eps, order, dtype))
+        scales[piece, order] = inverse
+        part = part * inverse[:, None]
+        share = torch.full_like(inverse, eps)
+        for p, power in enumerate(_powers(part, order)):
+            share = share * inverse * inverse
+            mean = torch.linalg.vector_norm(power, dim=-1).square_().div_(width).add_(share)
+            scales[piece, p] = mean.masked_fill_(mean == 0, torch.inf).rsqrt_()
+        y.view(count, width)[piece] = _horner(part, bias, *(scales[piece, :order] * weight).split(1, dim=1))
     return y, scales
 
 
@@ -160,18 +179,25 @@ def backward_torch(
     degree = torch.arange(1, order + 1, dtype=dtype, device=x.device)
     grad_weight, grad_bias = torch.zeros(order, dtype=dtype), torch.zeros(1, dtype=dtype)
     for piece in pieces(count, width):
-        part, above, scale = rows[piece].to(dtype), grad_rows[piece].to(dtype), scales[piece]
+        scale, inverse = scales[piece, :order], scales[piece, order:]
+        part, above = rows[piece].to(dtype) * inverse, grad_rows[piece].to(dtype)
         sums = torch.stack([(power * above).sum(-1) for power in _powers(part, order)], dim=-1)
         grad_weight += (scale * sums).sum(0)
         grad_bias += above.sum()
         slope = degree * scale * weight.to(dtype)
-        # In this order no factor leaves the range of float32 while the powers of x themselves are in it.
         pull = -slope * (scale * sums) * scale / width
         square = part * part
         result = _horner(part, *slope.split(1, dim=1)).mul_(above)
         pulled = _horner(square, *pull.split(1, dim=1))
-        grad_x.view(count, width)[piece] = result.addcmul_(part, pulled)
+        grad_x.view(count, width)[piece] = result.addcmul_(part, pulled).mul_(inverse)
     return grad_x, grad_weight.to(weight.dtype), grad_bias.to(bias.dtype)
+
+
+def _over_powers_of_2(largest: Tensor, least: float) -> Tensor:
+    """One over the powers of two that are not above ``largest``, nor below ``least``; a number, whatever comes."""
+    range = torch.finfo(largest.dtype)
+    _, exponent = torch.frexp(largest.nan_to_num(nan=range.max, posinf=range.max).clamp(min=least))
+    return torch.ldexp(torch.ones_like(largest), (1 - exponent).clamp(min=math.frexp(range.tiny)[1] - 1))
 
 
 def _powers(x: Tensor, order: int) -> list[Tensor]:
@@ -194,7 +220,7 @@ def _horner(x: Tensor, *coefficients: Tensor) -> Tensor:
 
 def _fake(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     rows = math.prod(x.shape[:-1])
-    return x.new_empty(x.shape), x.new_empty(rows, weight.shape[0], dtype=arithmetic(x.dtype))
+    return x.new_empty(x.shape), x.new_empty(rows, weight.shape[0] + 1, dtype=arithmetic(x.dtype))
 
 
 _poly_norm = Operation(
@@ -266,45 +292,55 @@ if triton is not None:
         return s0, s1, s2, s3, s4
 
     @triton.jit
+    def _over_power_of_2(largest):
+        """One over the power of two that is not above ``largest`` (infinite or not a number: 2^126)."""
+        exponent = tl.minimum(tl.maximum(largest.to(tl.int32, bitcast=True) >> 23, 1), 253)
+        return ((254 - exponent) << 23).to(tl.float32, bitcast=True)
+
+    @triton.jit
     def _coefficient(total, weight, scales, row, real, width, eps, P: tl.constexpr, ORDER: tl.constexpr):
-        """c_p = a_p r_p as a column, from the row sum of x^2p; r_p is stored."""
-        scale = tl.rsqrt(total / width + eps)
-        tl.store(scales + row * ORDER + P - 1, scale, mask=real)
+        """c_p = a_p r_p as a column, from the row sum of x^2p and this power's eps; r_p is stored."""
+        mean = total / width + eps
+        scale = tl.rsqrt(tl.where(mean == 0, float("inf"), mean))  # 0 for a row of zeros, and eps = 0
+        tl.store(scales + row * (ORDER + 1) + P - 1, scale, mask=real)
         return (scale * tl.load(weight + P - 1).to(tl.float32))[:, None]
 
     @triton.jit
-    def _coefficients(s1, s2, s3, s4, weight, scales, row, real, width, eps, ORDER: tl.constexpr):
+    def _coefficients(s1, s2, s3, s4, inverse, weight, scales, row, real, width, eps, ORDER: tl.constexpr):
+        tl.store(scales + row * (ORDER + 1) + ORDER, inverse, mask=real)
+        eps = eps * inverse * inverse  # from the left: eps = 0 stays 0 where the square would overflow
         c1 = _coefficient(s1, weight, scales, row, real, width, eps, 1, ORDER)
         c2, c3, c4 = c1, c1, c1
         if ORDER >= 2:
+            eps = eps * inverse * inverse
             c2 = _coefficient(s2, weight, scales, row, real, width, eps, 2, ORDER)
         if ORDER >= 3:
+            eps = eps * inverse * inverse
             c3 = _coefficient(s3, weight, scales, row, real, width, eps, 3, ORDER)
         if ORDER >= 4:
+            eps = eps * inverse * inverse
             c4 = _coefficient(s4, weight, scales, row, real, width, eps, 4, ORDER)
         return c1, c2, c3, c4
 
     @triton.jit
-    def _slope_and_pull(total, scales, weight, row, real, width, P: tl.constexpr, ORDER: tl.constexpr):
-        """p c_p and k_p as columns, and the rows' part of the gradient of a_p, from S_p.
-
-        k_p = p/D a_p r_p^3 S_p is multiplied in this order so that it leaves the range of float32 no sooner than x^2p.
-        """
-        scale = tl.load(scales + row * ORDER + P - 1, mask=real, other=0.0)
-        slope = P * tl.load(weight + P - 1).to(tl.float32) * scale
+    def _slope_and_pull(total, inverse, scales, weight, row, real, width, P: tl.constexpr, ORDER: tl.constexpr):
+        """p c_p and k_p = p/D a_p r_p^3 S_p as columns, over the row's power of two, by which x was divided; and the
+        rows' part of the gradient of a_p; from S_p."""
+        scale = tl.load(scales + row * (ORDER + 1) + P - 1, mask=real, other=0.0)
+        slope = P * tl.load(weight + P - 1).to(tl.float32) * scale * inverse
         normalised = scale * total
         return slope[:, None], (slope * normalised * scale / width)[:, None], tl.sum(normalised)
 
     @triton.jit
-    def _slopes_and_pulls(s1, s2, s3, s4, scales, weight, row, real, width, ORDER: tl.constexpr):
-        d1, k1, a1 = _slope_and_pull(s1, scales, weight, row, real, width, 1, ORDER)
+    def _slopes_and_pulls(s1, s2, s3, s4, inverse, scales, weight, row, real, width, ORDER: tl.constexpr):
+        d1, k1, a1 = _slope_and_pull(s1, inverse, scales, weight, row, real, width, 1, ORDER)
         d2, d3, d4, k2, k3, k4, a2, a3, a4 = d1, d1, d1, k1, k1, k1, a1, a1, a1
         if ORDER >= 2:
-            d2, k2, a2 = _slope_and_pull(s2, scales, weight, row, real, width, 2, ORDER)
+            d2, k2, a2 = _slope_and_pull(s2, inverse, scales, weight, row, real, width, 2, ORDER)
         if ORDER >= 3:
-            d3, k3, a3 = _slope_and_pull(s3, scales, weight, row, real, width, 3, ORDER)
+            d3, k3, a3 = _slope_and_pull(s3, inverse, scales, weight, row, real, width, 3, ORDER)
         if ORDER >= 4:
-            d4, k4, a4 = _slope_and_pull(s4, scales, weight, row, real, width, 4, ORDER)
+            d4, k4, a4 = _slope_and_pull(s4, inverse, scales, weight, row, real, width, 4, ORDER)
         return d1, d2, d3, d4, k1, k2, k3, k4, a1, a2, a3, a4
 
     @triton.jit
@@ -351,7 +387,7 @@ if triton is not None:
     @prepared
     @triton.jit
     def _forward_kernel(
-        x, weight, bias, y, scales, rows, width, stride, eps,
+        x, weight, bias, y, scales, rows, width, stride, eps, least,
         ORDER: tl.constexpr, HEAD: tl.constexpr, TAIL: tl.constexpr, ROWS: tl.constexpr,
     ):  # fmt: skip
         row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
@@ -363,10 +399,16 @@ if triton is not None:
             tail_columns = HEAD + tl.arange(0, TAIL)[None]
             tail_mask = mask & (tail_columns < width)
             tail = _load(x, from_row, tail_columns, tail_mask)
+        largest = tl.maximum(tl.max(tl.abs(head), axis=1), least)
+        if TAIL > 0:
+            largest = tl.maximum(largest, tl.max(tl.abs(tail), axis=1))
+        inverse = _over_power_of_2(largest)
+        head = head * inverse[:, None]
         s1, s2, s3, s4 = _squares(head, ORDER)
         if TAIL > 0:
+            tail = tail * inverse[:, None]
             s1, s2, s3, s4 = _add_4(s1, s2, s3, s4, *_squares(tail, ORDER))
-        c1, c2, c3, c4 = _coefficients(s1, s2, s3, s4, weight, scales, row, real, width, eps, ORDER)
+        c1, c2, c3, c4 = _coefficients(s1, s2, s3, s4, inverse, weight, scales, row, real, width, eps, ORDER)
         b = tl.load(bias).to(tl.float32)
         tl.store(y + to_row + columns, _polynomial(head, b, c1, c2, c3, c4, ORDER), mask=mask)
         if TAIL > 0:
@@ -387,21 +429,23 @@ if triton is not None:
             from_x, from_grad, to_row = (row * stride)[:, None], (row * grad_stride)[:, None], (row * width)[:, None]
             mask = real[:, None]
             tail_mask = mask & (tail_columns < width)
-            head = _load(x, from_x, columns, mask)
+            inverse = tl.load(scales + row * (ORDER + 1) + ORDER, mask=real, other=0.0)
+            head = _load(x, from_x, columns, mask) * inverse[:, None]
             head_grad = _load(grad, from_grad, columns, mask)
             if TAIL > 0:
-                tail = _load(x, from_x, tail_columns, tail_mask)
+                tail = _load(x, from_x, tail_columns, tail_mask) * inverse[:, None]
                 tail_grad = _load(grad, from_grad, tail_columns, tail_mask)
             s0, s1, s2, s3, s4 = _products(head, head_grad, ORDER)
             if TAIL > 0:
                 s0, s1, s2, s3, s4 = _add_5(s0, s1, s2, s3, s4, *_products(tail, tail_grad, ORDER))
             d1, d2, d3, d4, k1, k2, k3, k4, a1, a2, a3, a4 = _slopes_and_pulls(
-                s1, s2, s3, s4, scales, weight, row, real, width, ORDER
+                s1, s2, s3, s4, inverse, scales, weight, row, real, width, ORDER
             )
             if RELOAD:
-                head, head_grad = _load(x, from_x, columns, mask, True), _load(grad, from_grad, columns, mask, True)
+                head = _load(x, from_x, columns, mask, True) * inverse[:, None]
+                head_grad = _load(grad, from_grad, columns, mask, True)
                 if TAIL > 0:
-                    tail = _load(x, from_x, tail_columns, tail_mask, True)
+                    tail = _load(x, from_x, tail_columns, tail_mask, True) * inverse[:, None]
                     tail_grad = _load(grad, from_grad, tail_columns, tail_mask, True)
             dx = _gradient(head, head_grad, d1, d2, d3, d4, k1, k2, k3, k4, ORDER)
             tl.store(grad_x + to_row + columns, dx, mask=mask)
@@ -414,22 +458,31 @@ if triton is not None:
     @prepared
     @triton.jit
     def _forward_long_kernel(
-        x, weight, bias, y, scales, rows, width, stride, eps, ORDER: tl.constexpr, BLOCK: tl.constexpr
+        x, weight, bias, y, scales, rows, width, stride, eps, least, ORDER: tl.constexpr, BLOCK: tl.constexpr
     ):  # fmt: skip
         row = tl.program_id(0).to(tl.int64) + tl.arange(0, 1)
         real = row < rows
         from_row, to_row = (row * stride)[:, None], (row * width)[:, None]
         s1 = tl.zeros((1,), tl.float32)
         s2, s3, s4 = s1, s1, s1
+        largest = s1 + least
+        inverse = _over_power_of_2(largest)
         for start in range(0, width, BLOCK):
             columns = start + tl.arange(0, BLOCK)[None]
             part = _load(x, from_row, columns, columns < width)
-            s1, s2, s3, s4 = _add_4(s1, s2, s3, s4, *_squares(part, ORDER))
-        c1, c2, c3, c4 = _coefficients(s1, s2, s3, s4, weight, scales, row, real, width, eps, ORDER)
+            # The sums so far are for a power of two that may have been too small.
+            largest = tl.maximum(largest, tl.max(tl.abs(part), axis=1))
+            before, inverse = inverse, _over_power_of_2(largest)
+            ratio = inverse / before
+            t1 = ratio * ratio
+            t2 = t1 * t1
+            part = part * inverse[:, None]
+            s1, s2, s3, s4 = _add_4(t1 * s1, t2 * s2, t1 * t2 * s3, t2 * t2 * s4, *_squares(part, ORDER))
+        c1, c2, c3, c4 = _coefficients(s1, s2, s3, s4, inverse, weight, scales, row, real, width, eps, ORDER)
         b = tl.load(bias).to(tl.float32)
         for start in range(0, width, BLOCK):
             columns = start + tl.arange(0, BLOCK)[None]
-            part = _load(x, from_row, columns, columns < width)
+            part = _load(x, from_row, columns, columns < width) * inverse[:, None]
             tl.store(y + to_row + columns, _polynomial(part, b, c1, c2, c3, c4, ORDER), mask=columns < width)
 
     @prepared
@@ -441,20 +494,21 @@ if triton is not None:
         row = tl.program_id(0).to(tl.int64) + tl.arange(0, 1)
         real = row < rows
         from_x, from_grad, to_row = (row * stride)[:, None], (row * grad_stride)[:, None], (row * width)[:, None]
+        inverse = tl.load(scales + row * (ORDER + 1) + ORDER, mask=real, other=0.0)
         s0 = tl.zeros((1,), tl.float32)
         s1, s2, s3, s4 = s0, s0, s0, s0
         for start in range(0, width, BLOCK):
             columns = start + tl.arange(0, BLOCK)[None]
             mask = columns < width
-            part, above = _load(x, from_x, columns, mask), _load(grad, from_grad, columns, mask)
+            part, above = _load(x, from_x, columns, mask) * inverse[:, None], _load(grad, from_grad, columns, mask)
             s0, s1, s2, s3, s4 = _add_5(s0, s1, s2, s3, s4, *_products(part, above, ORDER))
         d1, d2, d3, d4, k1, k2, k3, k4, a1, a2, a3, a4 = _slopes_and_pulls(
-            s1, s2, s3, s4, scales, weight, row, real, width, ORDER
+            s1, s2, s3, s4, inverse, scales, weight, row, real, width, ORDER
         )
         for start in range(0, width, BLOCK):
             columns = start + tl.arange(0, BLOCK)[None]
             mask = columns < width
-            part, above = _load(x, from_x, columns, mask), _load(grad, from_grad, columns, mask)
+            part, above = _load(x, from_x, columns, mask) * inverse[:, None], _load(grad, from_grad, columns, mask)
             dx = _gradient(part, above, d1, d2, d3, d4, k1, k2, k3, k4, ORDER)
             tl.store(grad_x + to_row + columns, dx, mask=mask)
         _store_partials(partials, tl.sum(s0), a1, a2, a3, a4, ORDER)

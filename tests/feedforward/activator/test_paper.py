@@ -319,9 +319,19 @@ def test_the_gate_is_an_activation_of_the_catalog():
 
 ROWS, ONES = torch.ones(2, 6), torch.ones(3)
 BLOCK = list(activator_block.example(3, width=8, hidden=8).inputs.values())
+@both
+@pytest.mark.parametrize("method", activator.PAPER.methods, ids=lambda method: method.name)
+def test_no_tokens_give_no_tokens_and_gradients_of_zero(method, implementation):
+    inputs = [tensor.requires_grad_() for tensor in method.example(2).inputs.values()]
+    inputs[0] = inputs[0].detach()[:0].requires_grad_()
+    output = method(*inputs, implementation=implementation)
+    assert output.shape[0] == 0
+    for gradient, of in zip(torch.autograd.grad(output.sum(), inputs), inputs, strict=True):
+        assert torch.equal(gradient, torch.zeros_like(of))
+
+
 WRONG = {
     "an odd width": (lambda: normalised_gate(torch.ones(2, 5), ONES, ONES), r"\(\.\.\., 2 hidden\), not \(2, 5\)"),
-    "no rows": (lambda: normalised_gate(torch.ones(0, 6), ONES, ONES), r"not \(0, 6\)"),
     "a norm for each half": (lambda: normalised_gate(ROWS, torch.ones(6), torch.ones(6)), r"both halves.*\(3,\) each"),
     "whole numbers": (lambda: normalised_gate(ROWS.long(), ONES, ONES), "floating-point numbers, not torch.int64"),
     "two devices": (lambda: normalised_gate(ROWS, ONES, ONES.to("meta")), "one device"),

@@ -174,6 +174,10 @@ def test_gradcheck(method, order, implementation):
 def test_a_row_of_zeros(implementation):
     x, upstream = torch.zeros(2, 8, dtype=torch.float64), normal(2, 8)
     weight, bias = torch.full((3,), 1 / 3, dtype=torch.float64), normal(1)
+    y, dx, *_ = differentiated(
+        functools.partial(poly_norm, eps=0.0, implementation=implementation), (x, weight, bias), upstream
+    )
+    assert torch.equal(y, bias.expand(2, 8)) and torch.equal(dx, torch.zeros(2, 8, dtype=torch.float64))
     y, dx, *_ = differentiated(functools.partial(poly_norm, implementation=implementation), (x, weight, bias), upstream)
     assert torch.equal(y, bias.expand(2, 8))
     assert error(dx, upstream / 3 * 1e3) < 1e-12
@@ -397,11 +401,44 @@ def test_cost_counts_what_horner_does(order):
     assert cost.flops == (1 + count(lambda: horner(x, order))) * numbers
 
 
+@pytest.mark.parametrize(("size", "order"), [(1e5, 4), (1e6, 3), (1e30, 4)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_numbers_whose_powers_overflow(dtype, size, order):
+    x, upstream = (size * normal(4, 60)).to(dtype).requires_grad_(), normal(4, 60)
+    weight, bias = normal(order), normal(1)
+    y = poly_norm.fast(x, weight.to(dtype), bias.to(dtype))
+    x64, weight, bias = x.detach().double().requires_grad_(), weight.to(dtype).double(), bias.to(dtype).double()
+    truth = poly_norm.reference(x64, weight, bias)
+    unit = torch.finfo(dtype).eps
+    assert error(y, truth) < 4 * unit
+    (dx,) = torch.autograd.grad(y, x, upstream.to(dtype))
+    (expected,) = torch.autograd.grad(poly_norm.fast(x64, weight, bias), x64, upstream.to(dtype).double())
+    assert error(dx, expected) < 4 * unit
+    if size < 1e30:  # beyond, the derivative of the equations overflows in float64, too
+        assert error(expected, torch.autograd.grad(truth, x64, upstream.to(dtype).double())[0]) < 1e-12
+
+
+@both
+@pytest.mark.parametrize("method", polycom.PAPER.methods, ids=lambda method: method.name)
+def test_no_rows_give_no_rows_and_gradients_of_zero(method, implementation):
+    inputs = [tensor.requires_grad_() for tensor in method.example(2, hidden=6).inputs.values()]
+    inputs[0] = inputs[0].detach()[:0].requires_grad_()
+    output = method(*inputs, implementation=implementation)
+    assert output.shape == (0, 6)
+    for gradient, of in zip(torch.autograd.grad(output.sum(), inputs), inputs, strict=True):
+        assert torch.equal(gradient, torch.zeros_like(of))
+
+
+@polynomials
+def test_coefficients_with_gaps(method):
+    x, weight, bias = normal(3, 8), normal(6)[::2], normal(2)[::2]
+    assert error(method.fast(x, weight, bias), method.reference(x, weight, bias)) < 1e-12
+
+
 BAD = {
     "whole numbers": (lambda: poly_norm(torch.ones(2, 3, dtype=torch.int64), *coefficients()), "floating.*int64"),
-    "a bare number": (lambda: relu(torch.tensor(1.0)), r"at least one row and one column, not \(\)"),
+    "a bare number": (lambda: relu(torch.tensor(1.0)), r"at least one column, not \(\)"),
     "no columns": (lambda: poly_norm(torch.ones(2, 0), *coefficients()), r"not \(2, 0\)"),
-    "no rows": (lambda: poly_relu(torch.ones(0, 2), *coefficients()), r"not \(0, 2\)"),
     "five coefficients": (lambda: poly_norm(torch.ones(2, 3), torch.ones(5), torch.ones(1)), r"1 to 4.*\(5,\)"),
     "a table of coefficients": (lambda: poly_norm(torch.ones(2, 3), torch.ones(3, 2), torch.ones(1)), r"\(3, 2\)"),
     "two biases": (lambda: poly_relu(torch.ones(2, 3), torch.ones(3), torch.ones(2)), r"one bias, \(1,\), not \(2,\)"),

@@ -470,7 +470,7 @@ PAPER = Paper(
 
 def _check_gate(x: Tensor, weight: Tensor, bias: Tensor) -> None:
     """Raise ``ValueError`` unless x is a floating tensor (..., 2 hidden) and weight and bias are (hidden,)."""
-    if x.ndim == 0 or 0 in x.shape or x.shape[-1] % 2:
+    if x.ndim == 0 or not x.shape[-1] or x.shape[-1] % 2:
         raise ValueError(f"normalised_gate takes x (..., 2 hidden), not {tuple(x.shape)}.")
     hidden = x.shape[-1] // 2
     if weight.shape != (hidden,) or bias.shape != (hidden,):

@@ -203,9 +203,9 @@ def attention_block_workspace(implementation: str, x: Tensor, *weights: Tensor, 
 
 
 def check(x: Tensor, up_weight: Tensor, *others: Tensor, heads: int = 1) -> None:
-    """Raise ``ValueError`` unless x is (batch, tokens, width) with something in it, and the weights take that width."""
-    if x.ndim != 3 or 0 in x.shape:
-        raise ValueError(f"A block takes x (batch, tokens, width) with at least one token, not {tuple(x.shape)}.")
+    """Raise ``ValueError`` unless x is (batch, tokens, width) and the weights take that width."""
+    if x.ndim != 3 or not x.shape[-1]:
+        raise ValueError(f"A block takes x (batch, tokens, width), not {tuple(x.shape)}.")
     if not x.is_floating_point():
         raise ValueError(f"A block takes floating-point numbers, not {str(x.dtype)[6:]}.")
     width = x.shape[-1]

@@ -30,7 +30,8 @@ differ by :math:`\sqrt D`. The official code stores the cubic coefficient first:
 
 What makes it fast: once the r row scales are known, PolyNorm is *one polynomial per row*,
 :math:`y = ((c_3 x + c_2) x + c_1) x + b` with :math:`c_p = a_p r_p`. One read of x, one write of y; and for the
-backward pass x and r numbers a row are all that has to be kept.
+backward pass x and r + 1 numbers a row are all that has to be kept (the last is the power of two that a row is
+divided by first, so that no power of x overflows).
 """
 
 import functools
@@ -126,8 +127,9 @@ def type_two(x: Rows, rho: Callable[[Tensor], Tensor], weight: Weight, bias: Bia
 
 
 def normalise(x: Rows, eps: float) -> Rows:
-    """Each row divided by its root mean square; eps is inside the root."""
-    return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + eps)
+    """Each row divided by its root mean square; eps is inside the root. A row of zeros stays one, eps = 0 or not."""
+    mean = x.square().mean(-1, keepdim=True) + eps
+    return x * torch.rsqrt(mean.masked_fill(mean == 0, torch.inf))
 
 
 def poly_relu_reference(x: Rows, weight: Weight, bias: Bias) -> Rows:
@@ -145,7 +147,10 @@ def poly_norm_reference(x: Rows, weight: Weight, bias: Bias, *, eps: Epsilon = 1
 
     x (..., hidden): rows are normalised over the last axis. weight (order,) ascending with 1 to 4 coefficients, bias
     (1,). Any floating dtype; the output has x's. A row of zeros gives the bias. Raises ``ValueError`` for what does not
-    fit together. O(order) operations a number; in float16 x^6 overflows from |x| = 6.35 on (not in ``fast``).
+    fit together. O(order) operations a number.
+
+    The squares of the powers must be numbers of that dtype, or the power fades: with order 3 in float16 |x| must stay
+    below 6.35, in float32 and bfloat16 below 2.6e6, with order 4 below 65536; ``fast`` has no such limit.
     """
     _check_polynomial("poly_norm", x, weight, bias)
     return type_two(x, lambda power: normalise(power, eps), weight, bias)
@@ -158,7 +163,8 @@ def poly_norm_fast(x: Rows, weight: Weight, bias: Bias, *, eps: Epsilon = 1e-6) 
     """PolyNorm in one pass over x: a Triton kernel on CUDA, rows in cache-sized pieces on a CPU.
 
     Arguments and errors as ``reference``. Powers, sums and polynomial are float32 (float64 for float64 input) and are
-    rounded once. The backward pass keeps x and ``order`` numbers a row, and is deterministic.
+    rounded once; numbers of any size are right, for a row is first divided by a power of two, which rounds nothing. The
+    backward pass keeps x and ``order`` + 1 numbers a row, and is deterministic.
     """
     _check_polynomial("poly_norm", x, weight, bias)
     from workbench_kernels.activation.poly_norm import poly_norm
@@ -383,7 +389,7 @@ PAPER = Paper(
 
 def _check_polynomial(name: str, x: Tensor, weight: Tensor, bias: Tensor) -> None:
     check_rows(name, x)
-    if weight.ndim != 1 or not 1 <= len(weight) <= MAX_ORDER:
+    if weight.ndim != 1 or not 1 <= weight.shape[0] <= MAX_ORDER:
         raise ValueError(f"{name} takes 1 to {MAX_ORDER} coefficients, weight (order,), not {tuple(weight.shape)}.")
     if bias.shape != (1,):
         raise ValueError(f"{name} takes one bias, (1,), not {tuple(bias.shape)}.")

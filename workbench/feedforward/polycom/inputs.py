@@ -19,11 +19,11 @@ Hidden = Annotated[int, Range(2, 65536, log=True), "Width of the feed-forward bl
 
 
 def check_rows(name: str, x: Tensor) -> None:
-    """Raise ``ValueError`` unless x is a floating tensor (..., hidden) with something in it."""
+    """Raise ``ValueError`` unless x is a floating tensor (..., hidden); there may be no rows, but not no columns."""
     if not x.is_floating_point():
         raise ValueError(f"{name} takes floating-point numbers, not {str(x.dtype)[6:]}.")
-    if x.ndim == 0 or 0 in x.shape:
-        raise ValueError(f"{name} takes x (..., hidden) with at least one row and one column, not {tuple(x.shape)}.")
+    if x.ndim == 0 or not x.shape[-1]:
+        raise ValueError(f"{name} takes x (..., hidden) with at least one column, not {tuple(x.shape)}.")
 
 
 def halves(name: str, x: Tensor) -> tuple[Tensor, Tensor]:
