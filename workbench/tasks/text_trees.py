@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from workbench.attention.hierarchical_self_attention import Tree
+from workbench.attention.trees import Tree
 
 SPECIAL = frozenset({"[CLS]", "[SEP]"})
 ENDS_SENTENCE = frozenset(".!?")

@@ -1,20 +1,74 @@
 """Hierarchical attention on its way up and back down the balanced tree: the kernels of the forward pass.
 
-Nodes of the levels above the leaves stand one level after the other in one array of ``total`` rows a matrix (a head of
-a batch element): ``own`` is where a level's nodes begin, ``parent`` where their families do. A node has ``span`` leaves
-below it, the last one of a level fewer. Logarithms are in base 2.
+What is known of the nodes above the leaves is one array of float32, ``tree``, part after part. A part has ``rows``
+rows: for every matrix (a head of a batch element) the ``total`` nodes of all levels, one level after the other, the
+root left out::
+
+    MEANS        query, key and value of a node, the means over its leaves      3 parts of WIDTH columns
+    GATHERED     what a node gets from its siblings                             WIDTH columns
+    ENERGY       its log-partition function -phi                                one column, as those that follow
+    KEPT         the share of its attention that stays inside
+    MAXIMUM, NORMALISER   of its row of scores: weights are exp2(score - maximum - normaliser). Two numbers, since
+                 their sum has no room for the second one where scores are large, and weights would not sum to 1
+
+Behind them stand MAXIMUM and NORMALISER of the leaves, where their families are longer than a tile of the backward
+pass. A node has ``span`` leaves below it, the last one of a level fewer. Logarithms are in base 2.
 """
 
 try:
     import triton
     import triton.language as tl
-except ImportError:  # macOS and Windows have no Triton; `hierarchical.why_not` says so
+except ImportError:  # macOS and Windows have no Triton; `heads.why_not` says so
     triton = None
 
 if triton is not None:
+    from workbench_kernels.launch import prepared
+
     # What a row sees of a column that is hidden from it. Finite: a row that sees nothing stays free of NaN, and a
-    # family that is made of such rows has an energy that nobody keeps attention for.
-    HIDDEN = tl.constexpr(-1.0e30)
+    # family that is made of such rows has an energy that nobody keeps attention for. No score is lower.
+    HIDDEN = tl.constexpr(-3.4028234663852886e38)
+    LOG2_E = tl.constexpr(1.4426950408889634)
+
+    GATHERED = tl.constexpr(3)
+    ENERGY = tl.constexpr(0)
+    KEPT = tl.constexpr(1)
+    MAXIMUM = tl.constexpr(2)
+    NORMALISER = tl.constexpr(3)
+
+    # --- where things stand ------------------------------------------------------------------------------------------
+
+    @triton.jit
+    def nodes_above(leaves, block, LEVELS: tl.constexpr):
+        """How many nodes all levels above the leaves have, the root left out."""
+        nodes = leaves
+        total = 0
+        for _ in tl.static_range(LEVELS - 1):
+            nodes = tl.cdiv(nodes, block)
+            total += nodes
+        return total
+
+    @triton.jit
+    def level_at(leaves, block, LEVEL: tl.constexpr):
+        """Of a level, counted from the leaves: how many nodes it has, the leaves below a node, its first row."""
+        nodes = leaves
+        span = 1
+        own = 0
+        for level in tl.static_range(LEVEL):
+            if level > 0:
+                own += nodes
+            nodes = tl.cdiv(nodes, block)
+            span *= block
+        return nodes, span, own
+
+    @triton.jit
+    def part_of(tree, rows, WIDTH: tl.constexpr, PART: tl.constexpr):
+        """Where a part of numbers, one a row, begins in ``tree``."""
+        return tree + rows * (4 * WIDTH + PART)
+
+    @triton.jit
+    def of_leaves(tree, rows, WIDTH: tl.constexpr):
+        """Where maximum and normaliser of the leaves begin."""
+        return tree + rows * (4 * WIDTH + 4)
 
     @triton.jit
     def load_rows(tensor, row, there, stride, WIDTH: tl.constexpr, BLOCK_D: tl.constexpr):
@@ -44,14 +98,14 @@ if triton is not None:
     def leaves_below(node, span, leaves):
         return tl.maximum(tl.minimum(span, leaves - node * span), 1).to(tl.float32)
 
+    # --- families ----------------------------------------------------------------------------------------------------
+
     @triton.jit
-    def visible(row, column, LEAF: tl.constexpr, CAUSAL: tl.constexpr, SELF: tl.constexpr):
+    def visible(row, column, LEAF: tl.constexpr, SELF: tl.constexpr):
         """Who sees whom inside a family. Above the leaves nobody sees itself here: what a node keeps is its energy."""
         seen = column == column
-        if CAUSAL:
-            seen = seen & (column <= row)
         if not LEAF or not SELF:
-            seen = seen & (column != row)
+            seen = column != row
         return seen
 
     @triton.jit
@@ -81,35 +135,45 @@ if triton is not None:
 
     @triton.jit
     def from_above(
-        gathered, kept, matrix, total, first, family, there, nodes, size,
+        tree, matrix, rows, total, first, family, there, nodes, block,
         WIDTH: tl.constexpr, BLOCK_D: tl.constexpr, LEVELS: tl.constexpr,
     ):  # fmt: skip
         """What a family's leaves get from outside it, (F, BLOCK_D), and the share (F,) that it has for itself.
 
-        Level by level the rest is scaled by what a node keeps and joined by what it gathers.
+        Level by level, ``LEVELS`` of them, the rest is scaled by what a node keeps and joined by what it gathers.
         """
         outside = tl.zeros([family.shape[0], BLOCK_D], tl.float32)
         share = tl.full([family.shape[0]], 1.0, tl.float32)
+        gathered = tree + rows * (GATHERED * WIDTH)
+        kept = part_of(tree, rows, WIDTH, KEPT)
         for _ in tl.static_range(LEVELS):
             row = matrix * total + first + family
             here = tl.load(kept + row, mask=there, other=0.0)
             outside = load_rows(gathered, row, there, WIDTH, WIDTH, BLOCK_D) + here[:, None] * outside
             share = share * here
             first += nodes
-            nodes = tl.cdiv(nodes, size)
-            family = family // size
+            nodes = tl.cdiv(nodes, block)
+            family = family // block
         return outside, share
 
+    @prepared
     @triton.jit
     def family_kernel(
-        query, key, value, output, logsumexp, means, statistics, scale,
-        nodes, size, families, span, leaves, own, parent, total, heads, matrices,
+        query, key, value, output, tree, scale, leaves, block, heads, matrices,
         query_batch, query_head, query_row, key_batch, key_head, key_row, value_batch, value_head, value_row,
-        FAMILIES: tl.constexpr, SIZE: tl.constexpr, WIDTH: tl.constexpr, BLOCK_D: tl.constexpr, LEAF: tl.constexpr,
-        ROOT: tl.constexpr, CAUSAL: tl.constexpr, SELF: tl.constexpr, PRECISION: tl.constexpr,
+        LEVEL: tl.constexpr, LEVELS: tl.constexpr, FAMILIES: tl.constexpr, SIZE: tl.constexpr, KEEP: tl.constexpr,
+        WIDTH: tl.constexpr, BLOCK_D: tl.constexpr, SELF: tl.constexpr, PRECISION: tl.constexpr,
     ):  # fmt: skip
-        """``FAMILIES`` whole families: attention inside them, their means and energies. ``SIZE`` rows a family, some of
-        them empty; of a leaf the output holds what it gets inside its family, of a node what it gathers there."""
+        """``FAMILIES`` whole families of a level: attention inside them, their means and energies. ``SIZE`` rows a
+        family, some of them empty; of a leaf the output holds what it gets inside its family, of a node ``tree`` what
+        it gathers there. With KEEP also maximum and normaliser of its row."""
+        LEAF: tl.constexpr = LEVEL == 0
+        ROOT: tl.constexpr = LEVEL == LEVELS - 1
+        nodes, span, own = level_at(leaves, block, LEVEL)
+        total = nodes_above(leaves, block, LEVELS)
+        rows = tl.cast(matrices, tl.int64) * total
+        families = 1 if ROOT else tl.cdiv(nodes, block)
+        size = nodes if ROOT else block
         groups = tl.cdiv(families, FAMILIES)
         matrix = (tl.program_id(0) // groups).to(tl.int64)
         first_family = tl.program_id(0) % groups * FAMILIES
@@ -117,68 +181,94 @@ if triton is not None:
         member = place % SIZE
         node = (first_family + place // SIZE) * size + member
         there = (member < size) & (node < nodes)
-        q = load_rows(query + matrix_of(matrix, heads, query_batch, query_head), node, there, query_row, WIDTH, BLOCK_D)
-        k = load_rows(key + matrix_of(matrix, heads, key_batch, key_head), node, there, key_row, WIDTH, BLOCK_D)
-        v = load_rows(value + matrix_of(matrix, heads, value_batch, value_head), node, there, value_row, WIDTH, BLOCK_D)
         count = leaves_below(node, span, leaves)
-        at = matrix * leaves + node
-        if not LEAF:
+        if LEAF:
+            at = matrix * leaves + node
+            query += matrix_of(matrix, heads, query_batch, query_head)
+            key += matrix_of(matrix, heads, key_batch, key_head)
+            value += matrix_of(matrix, heads, value_batch, value_head)
+            mean_query = load_rows(query, node, there, query_row, WIDTH, BLOCK_D)
+            mean_key = load_rows(key, node, there, key_row, WIDTH, BLOCK_D)
+            mean_value = load_rows(value, node, there, value_row, WIDTH, BLOCK_D)
+        else:
             at = matrix * total + own + node
+            mean_query = load_rows(tree, at, there, WIDTH, WIDTH, BLOCK_D)
+            mean_key = load_rows(tree + rows * WIDTH, at, there, WIDTH, WIDTH, BLOCK_D)
+            mean_value = load_rows(tree + rows * (2 * WIDTH), at, there, WIDTH, WIDTH, BLOCK_D)
+        q = mean_query.to(query.dtype.element_ty)
+        k = mean_key.to(query.dtype.element_ty)
+        v = mean_value.to(query.dtype.element_ty)
 
-        scores = tl.dot(q, k.T, input_precision=PRECISION) * scale
+        scores = tl.dot(q, k.T, input_precision=PRECISION) * (scale * LOG2_E)
         if not LEAF:
             scores += tl.log2(count)[None, :]
-        seen = visible(place[:, None], place[None, :], LEAF, CAUSAL, SELF) & there[None, :]
+        seen = visible(place[:, None], place[None, :], LEAF, SELF) & there[None, :]
         if FAMILIES > 1:
             seen = seen & (place[:, None] // SIZE == place[None, :] // SIZE)
         scores = tl.where(seen, scores, HIDDEN)
         maximum = tl.max(scores, 1)
-        inside = maximum
         if not LEAF:
-            inside = tl.load(statistics + at, mask=there, other=0.0)
+            inside = tl.load(part_of(tree, rows, WIDTH, ENERGY) + at, mask=there, other=0.0)
             maximum = tl.maximum(maximum, inside)
         weights = tl.exp2(scores - maximum[:, None])
         normaliser = tl.sum(weights, 1)
         if not LEAF:
             own_weight = tl.exp2(inside - maximum)
             normaliser += own_weight
-            tl.store(statistics + matrices * total + at, own_weight / normaliser, mask=there)
-        partition = maximum + tl.log2(normaliser)
-        tl.store(logsumexp + at, partition, mask=there)
+            tl.store(part_of(tree, rows, WIDTH, KEPT) + at, own_weight / normaliser, mask=there)
+        if KEEP:
+            if LEAF:
+                tokens = tl.cast(matrices, tl.int64) * leaves
+                store_softmax(of_leaves(tree, rows, WIDTH), tokens, at, maximum, normaliser, there)
+            else:
+                store_softmax(part_of(tree, rows, WIDTH, MAXIMUM), rows, at, maximum, normaliser, there)
         attended = tl.dot(weights.to(v.dtype), v, input_precision=PRECISION) / normaliser[:, None]
-        store_rows(output, attended, at, there, WIDTH, BLOCK_D)
+        if LEAF:
+            store_rows(output, attended, at, there, WIDTH, BLOCK_D)
+        else:
+            store_rows(tree + rows * (GATHERED * WIDTH), attended, at, there, WIDTH, BLOCK_D)
 
         if not ROOT:
+            parent = matrix * total
+            if not LEAF:
+                parent += own + nodes
             family = first_family + tl.arange(0, FAMILIES)
-            exists = family < families
             share = tl.where(there, count, 0.0)
-            everyone = leaves_below(family, span * size, leaves)
-            at = matrix * total + parent + family
+            everyone = leaves_below(family, span * block, leaves)
+            partition = maximum + tl.log2(normaliser)
             energy = tl.sum((share * partition).reshape(FAMILIES, SIZE), 1)
-            tl.store(statistics + at, energy / everyone, mask=exists)
-            kind = matrices * total * WIDTH
-            # Zero times NaN is NaN: where a family must not see the next one, they must not meet in a product.
-            ONES: tl.constexpr = LEAF and q.dtype.primitive_bitwidth == 16 and (FAMILIES == 1 or not CAUSAL)
+            to = part_of(tree, rows, WIDTH, ENERGY) + parent + family
+            tl.store(to, energy / everyone, mask=family < families)
+            ONES: tl.constexpr = LEAF and q.dtype.primitive_bitwidth == 16
             store_mean(
-                means, q, share, first_family, families, span * size, leaves, matrix * total + parent,
+                tree, mean_query, share, first_family, families, span * block, leaves, parent,
                 FAMILIES, SIZE, WIDTH, BLOCK_D, ONES,
             )  # fmt: skip
             store_mean(
-                means + kind, k, share, first_family, families, span * size, leaves, matrix * total + parent,
+                tree + rows * WIDTH, mean_key, share, first_family, families, span * block, leaves, parent,
                 FAMILIES, SIZE, WIDTH, BLOCK_D, ONES,
             )  # fmt: skip
             store_mean(
-                means + 2 * kind, v, share, first_family, families, span * size, leaves, matrix * total + parent,
+                tree + rows * (2 * WIDTH), mean_value, share, first_family, families, span * block, leaves, parent,
                 FAMILIES, SIZE, WIDTH, BLOCK_D, ONES,
             )  # fmt: skip
 
     @triton.jit
+    def store_softmax(to, rows, at, maximum, normaliser, there):
+        """What the weights of a row are made from again: its maximum and the logarithm of its normaliser."""
+        tl.store(to + at, maximum, mask=there)
+        tl.store(to + rows + at, tl.log2(normaliser), mask=there)
+
+    # --- families longer than a tile ---------------------------------------------------------------------------------
+
+    @triton.jit
     def _walk(
         q, key, value, inside, row, first, last, scale, span, leaves, key_row, value_row,
-        BLOCK_N: tl.constexpr, WIDTH: tl.constexpr, BLOCK_D: tl.constexpr, LEAF: tl.constexpr, CAUSAL: tl.constexpr,
-        SELF: tl.constexpr, PRECISION: tl.constexpr,
+        BLOCK_N: tl.constexpr, WIDTH: tl.constexpr, BLOCK_D: tl.constexpr, LEAF: tl.constexpr, SELF: tl.constexpr,
+        PRECISION: tl.constexpr,
     ):  # fmt: skip
-        """The online softmax of some rows of a family over its columns [first, last): (attended, partition, kept)."""
+        """The online softmax of some rows of a family over its columns [first, last): what they attend to, their
+        maxima and normalisers."""
         # Above the leaves every row keeps its energy, which is where its softmax starts.
         maximum = inside
         normaliser = tl.full([row.shape[0]], 0.0 if LEAF else 1.0, tl.float32)
@@ -186,45 +276,57 @@ if triton is not None:
         for start in range(first, last, BLOCK_N):
             column = start + tl.arange(0, BLOCK_N)
             there = column < last
-            k = load_rows(key, column, there, key_row, WIDTH, BLOCK_D)
-            scores = tl.dot(q, k.T, input_precision=PRECISION) * scale
+            k = load_rows(key, column, there, key_row, WIDTH, BLOCK_D).to(q.dtype)
+            scores = tl.dot(q, k.T, input_precision=PRECISION) * (scale * LOG2_E)
             if not LEAF:
                 scores += tl.log2(leaves_below(column, span, leaves))[None, :]
-            seen = visible(row[:, None], column[None, :], LEAF, CAUSAL, SELF) & there[None, :]
+            seen = visible(row[:, None], column[None, :], LEAF, SELF) & there[None, :]
             scores = tl.where(seen, scores, HIDDEN)
             new_maximum = tl.maximum(maximum, tl.max(scores, 1))
             weights = tl.exp2(scores - new_maximum[:, None])
             rescale = tl.exp2(maximum - new_maximum)
             normaliser = normaliser * rescale + tl.sum(weights, 1)
-            v = load_rows(value, column, there, value_row, WIDTH, BLOCK_D)
+            v = load_rows(value, column, there, value_row, WIDTH, BLOCK_D).to(q.dtype)
             accumulator = tl.dot(weights.to(v.dtype), v, accumulator * rescale[:, None], input_precision=PRECISION)
             maximum = new_maximum
-        kept = tl.exp2(inside - maximum) / normaliser
-        return accumulator / normaliser[:, None], maximum + tl.log2(normaliser), kept
+        return accumulator / normaliser[:, None], maximum, normaliser
 
+    @prepared
     @triton.jit
     def long_family_kernel(
-        query, key, value, output, logsumexp, means, statistics, scale,
-        nodes, size, families, span, leaves, own, parent, total, heads, matrices,
+        query, key, value, output, tree, scale, leaves, block, heads, matrices,
         query_batch, query_head, query_row, key_batch, key_head, key_row, value_batch, value_head, value_row,
-        BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, WIDTH: tl.constexpr, BLOCK_D: tl.constexpr, LEAF: tl.constexpr,
-        ROOT: tl.constexpr, CAUSAL: tl.constexpr, SELF: tl.constexpr, PRECISION: tl.constexpr,
+        LEVEL: tl.constexpr, LEVELS: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, KEEP: tl.constexpr,
+        WIDTH: tl.constexpr, BLOCK_D: tl.constexpr, SELF: tl.constexpr, PRECISION: tl.constexpr,
     ):  # fmt: skip
         """As ``family_kernel`` for families of more children than a tile. Below the root a program takes a family, tile
         after tile, so that it can sum; at the root, whose sums nobody needs, it takes a tile of rows."""
-        programs = tl.cdiv(nodes, BLOCK_M) if ROOT else families
+        LEAF: tl.constexpr = LEVEL == 0
+        ROOT: tl.constexpr = LEVEL == LEVELS - 1
+        nodes, span, own = level_at(leaves, block, LEVEL)
+        total = nodes_above(leaves, block, LEVELS)
+        rows = tl.cast(matrices, tl.int64) * total
+        programs = tl.cdiv(nodes, BLOCK_M) if ROOT else tl.cdiv(nodes, block)
         matrix = (tl.program_id(0) // programs).to(tl.int64)
         family = tl.program_id(0) % programs
-        first = 0 if ROOT else family * size
-        last = nodes if ROOT else tl.minimum(first + size, nodes)
+        first = 0 if ROOT else family * block
+        last = nodes if ROOT else tl.minimum(first + block, nodes)
         start = family * BLOCK_M if ROOT else first
         stop = start + 1 if ROOT else last
-        query += matrix_of(matrix, heads, query_batch, query_head)
-        key += matrix_of(matrix, heads, key_batch, key_head)
-        value += matrix_of(matrix, heads, value_batch, value_head)
-        base = matrix * leaves
-        if not LEAF:
+        dtype: tl.constexpr = query.dtype.element_ty
+        if LEAF:
+            base = matrix * leaves
+            of_query = query + matrix_of(matrix, heads, query_batch, query_head)
+            of_key = key + matrix_of(matrix, heads, key_batch, key_head)
+            of_value = value + matrix_of(matrix, heads, value_batch, value_head)
+        else:
             base = matrix * total + own
+            of_query = tree + base * WIDTH
+            of_key = of_query + rows * WIDTH
+            of_value = of_key + rows * WIDTH
+            query_row = WIDTH
+            key_row = WIDTH
+            value_row = WIDTH
         energy = tl.zeros([BLOCK_M], tl.float32)
         sum_query = tl.zeros([BLOCK_D], tl.float32)
         sum_key = tl.zeros([BLOCK_D], tl.float32)
@@ -232,58 +334,70 @@ if triton is not None:
         for tile in range(start, stop, BLOCK_M):
             row = tile + tl.arange(0, BLOCK_M)
             there = row < last
-            q = load_rows(query, row, there, query_row, WIDTH, BLOCK_D)
+            mean_query = load_rows(of_query, row, there, query_row, WIDTH, BLOCK_D)
             inside = tl.full([BLOCK_M], HIDDEN, tl.float32)
             if not LEAF:
-                inside = tl.load(statistics + base + row, mask=there, other=0.0)
-            end = last
-            if CAUSAL:
-                end = tl.minimum(last, tile + BLOCK_M)
-            attended, partition, kept = _walk(
-                q, key, value, inside, row, first, end, scale, span, leaves, key_row, value_row,
-                BLOCK_N, WIDTH, BLOCK_D, LEAF, CAUSAL, SELF, PRECISION,
+                inside = tl.load(part_of(tree, rows, WIDTH, ENERGY) + base + row, mask=there, other=0.0)
+            attended, maximum, normaliser = _walk(
+                mean_query.to(dtype), of_key, of_value, inside, row, first, last, scale, span, leaves, key_row,
+                value_row, BLOCK_N, WIDTH, BLOCK_D, LEAF, SELF, PRECISION,
             )  # fmt: skip
-            store_rows(output, attended, base + row, there, WIDTH, BLOCK_D)
-            tl.store(logsumexp + base + row, partition, mask=there)
-            if not LEAF:
-                tl.store(statistics + matrices * total + base + row, kept, mask=there)
+            if LEAF:
+                store_rows(output, attended, base + row, there, WIDTH, BLOCK_D)
+            else:
+                store_rows(tree + rows * (GATHERED * WIDTH), attended, base + row, there, WIDTH, BLOCK_D)
+                kept = tl.exp2(inside - maximum) / normaliser
+                tl.store(part_of(tree, rows, WIDTH, KEPT) + base + row, kept, mask=there)
+            if KEEP:
+                if LEAF:
+                    tokens = tl.cast(matrices, tl.int64) * leaves
+                    store_softmax(of_leaves(tree, rows, WIDTH), tokens, base + row, maximum, normaliser, there)
+                else:
+                    store_softmax(part_of(tree, rows, WIDTH, MAXIMUM), rows, base + row, maximum, normaliser, there)
             if not ROOT:
                 share = tl.where(there, leaves_below(row, span, leaves), 0.0)
-                k = load_rows(key, row, there, key_row, WIDTH, BLOCK_D)
-                v = load_rows(value, row, there, value_row, WIDTH, BLOCK_D)
-                energy += share * partition
-                sum_query += tl.sum(q.to(tl.float32) * share[:, None], 0)
-                sum_key += tl.sum(k.to(tl.float32) * share[:, None], 0)
-                sum_value += tl.sum(v.to(tl.float32) * share[:, None], 0)
+                mean_key = load_rows(of_key, row, there, key_row, WIDTH, BLOCK_D)
+                mean_value = load_rows(of_value, row, there, value_row, WIDTH, BLOCK_D)
+                energy += share * (maximum + tl.log2(normaliser))
+                sum_query += tl.sum(mean_query.to(tl.float32) * share[:, None], 0)
+                sum_key += tl.sum(mean_key.to(tl.float32) * share[:, None], 0)
+                sum_value += tl.sum(mean_value.to(tl.float32) * share[:, None], 0)
         if not ROOT:
-            everyone = leaves_below(family, span * size, leaves)
-            at = matrix * total + parent + family
-            tl.store(statistics + at, tl.sum(energy, 0) / everyone)
+            everyone = leaves_below(family, span * block, leaves)
+            at = matrix * total + family
+            if not LEAF:
+                at += own + nodes
+            tl.store(part_of(tree, rows, WIDTH, ENERGY) + at, tl.sum(energy, 0) / everyone)
             column = tl.arange(0, BLOCK_D)
-            kind = matrices * total * WIDTH
-            to = means + at * WIDTH + column
-            tl.store(to, (sum_query / everyone).to(means.dtype.element_ty), mask=column < WIDTH)
-            tl.store(to + kind, (sum_key / everyone).to(means.dtype.element_ty), mask=column < WIDTH)
-            tl.store(to + 2 * kind, (sum_value / everyone).to(means.dtype.element_ty), mask=column < WIDTH)
+            to = tree + at * WIDTH + column
+            tl.store(to, sum_query / everyone, mask=column < WIDTH)
+            tl.store(to + rows * WIDTH, sum_key / everyone, mask=column < WIDTH)
+            tl.store(to + rows * (2 * WIDTH), sum_value / everyone, mask=column < WIDTH)
 
+    # --- down --------------------------------------------------------------------------------------------------------
+
+    @prepared
     @triton.jit
     def combine_kernel(
-        output, gathered, kept, leaves, size, families, total,
-        FAMILIES: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr, BLOCK_D: tl.constexpr, LEVELS: tl.constexpr,
+        output, tree, leaves, block, matrices,
+        LEVELS: tl.constexpr, FAMILIES: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr, BLOCK_D: tl.constexpr,
     ):  # fmt: skip
         """What a leaf gets inside its family, scaled by the family's share and joined by what comes from outside."""
-        tiles = tl.cdiv(size, ROWS)
+        families = tl.cdiv(leaves, block)
+        total = nodes_above(leaves, block, LEVELS)
+        rows = tl.cast(matrices, tl.int64) * total
+        tiles = tl.cdiv(block, ROWS)
         groups = tl.cdiv(families, FAMILIES)
         matrix = (tl.program_id(0) // (groups * tiles)).to(tl.int64)
         group = tl.program_id(0) % (groups * tiles) // tiles
         family = group * FAMILIES + tl.arange(0, FAMILIES)
         outside, share = from_above(
-            gathered, kept, matrix, total, 0, family, family < families, families, size, WIDTH, BLOCK_D, LEVELS
+            tree, matrix, rows, total, 0, family, family < families, families, block, WIDTH, BLOCK_D, LEVELS - 1
         )
         member = tl.program_id(0) % tiles * ROWS + tl.arange(0, ROWS)
-        leaf = family[:, None] * size + member[None, :]
+        leaf = family[:, None] * block + member[None, :]
         column = tl.arange(0, BLOCK_D)
-        mask = ((member < size)[None, :] & (leaf < leaves))[:, :, None] & (column < WIDTH)[None, None, :]
+        mask = ((member < block)[None, :] & (leaf < leaves))[:, :, None] & (column < WIDTH)[None, None, :]
         at = output + (matrix * leaves + leaf)[:, :, None] * WIDTH + column[None, None, :]
         local = tl.load(at, mask=mask, other=0.0).to(tl.float32)
         tl.store(at, (outside[:, None, :] + share[:, None, None] * local).to(output.dtype.element_ty), mask=mask)

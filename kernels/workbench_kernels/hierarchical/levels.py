@@ -5,7 +5,9 @@ Triton kernels are measured against.
 works on as many matrices (heads of batch elements) at a time as a budget of memory allows, one at least.
 
 A level is a stack of families of c children; the last family may have fewer and is padded with children of no leaves,
-which nobody sees. Matrix products are in the inputs' dtype, softmax and sums in float32 or float64.
+which nobody sees. Everything is calculated in float32 or float64: float16 ends at 65504, where a score or a family's
+summed gradient may not, and bfloat16 has too few digits for scores. On CUDA bfloat16 keeps its fast products, whose
+results are float32.
 """
 
 from collections.abc import Iterator
@@ -14,13 +16,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from workbench_kernels.operators import operator
+from workbench_kernels.operation import Operation
 from workbench_kernels.tiles import arithmetic
 
 # Bytes that the forward pass may take for the matrices that it works on together: what a CPU's caches hold of it
 # decides its speed, a GPU wants much work at once.
 BUDGET = {"cpu": 64 * 2**20, "cuda": 4 * 2**30}
-HIDDEN = -1.0e30  # a score that gets no attention; finite, so that a row of nothing else is no NaN
 
 
 @dataclass
@@ -54,14 +55,13 @@ def hierarchical_levels(
     scale: float,
     block: int,
     levels: int,
-    is_causal: bool = False,
     self_attend: bool = True,
 ) -> Tensor:
     """The output (batch, heads, tokens, head_dim), differentiable once. Any floating dtype, any device.
 
     Memory: ``bytes_at_a_time``, for the weights of all families of a few heads; twice that for the backward pass.
     """
-    return _operator(query, key, value, scale, block, levels, is_causal, self_attend)
+    return _levels(query, key, value, scale, block, levels, self_attend)
 
 
 def bytes_at_a_time(query: Tensor, block: int, levels: int, budget: int) -> int:
@@ -88,21 +88,32 @@ def _pieces(query: Tensor, block: int, levels: int) -> Iterator[slice]:
 
 
 def forward_torch(
-    query: Tensor, key: Tensor, value: Tensor, scale: float, block: int, levels: int, is_causal: bool, self_attend: bool
+    query: Tensor, key: Tensor, value: Tensor, scale: float, block: int, levels: int, self_attend: bool
 ) -> Tensor:
     """The output (batch, heads, tokens, head_dim)."""
     output = torch.empty_like(query, memory_format=torch.contiguous_format)
     inputs = [x.flatten(0, 1) for x in (query, key, value)]
     for piece in _pieces(query, block, levels):
-        rows = [x[piece] for x in inputs]
-        output.flatten(0, 1)[piece] = _forward(*rows, scale, block, levels, is_causal, self_attend)
+        rows = [_wide(x[piece]) for x in inputs]
+        output.flatten(0, 1)[piece] = _forward(*rows, scale, block, levels, self_attend)
     return output
 
 
+def _wide(x: Tensor) -> Tensor:
+    return x if x.is_cuda and x.dtype == torch.bfloat16 else x.to(arithmetic(x.dtype))
+
+
+def _product(x: Tensor, y: Tensor) -> Tensor:
+    """x @ y.mT of families (batch, families, c, width), float32 at least."""
+    if x.dtype == arithmetic(x.dtype):
+        return x @ y.mT
+    return torch.bmm(x.flatten(0, 1), y.flatten(0, 1).mT, out_dtype=torch.float32).unflatten(0, x.shape[:2])
+
+
 def _forward(
-    query: Tensor, key: Tensor, value: Tensor, scale: float, block: int, levels: int, is_causal: bool, self_attend: bool
+    query: Tensor, key: Tensor, value: Tensor, scale: float, block: int, levels: int, self_attend: bool
 ) -> Tensor:
-    climbed = _climb(query, key, value, scale, block, levels, is_causal, self_attend)
+    climbed = _climb(query, key, value, scale, block, levels, self_attend)
     shares = _shares(climbed)
     gathered = None
     for depth, (level, kept) in enumerate(zip(reversed(climbed), shares, strict=True)):
@@ -120,14 +131,13 @@ def backward_torch(
     scale: float,
     block: int,
     levels: int,
-    is_causal: bool,
     self_attend: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of query, key and value."""
     gradients = [torch.empty_like(query, memory_format=torch.contiguous_format) for _ in range(3)]
     inputs = [x.flatten(0, 1) for x in (grad, query, key, value)]
     for piece in _pieces(query, block, levels):
-        found = _backward(*(x[piece] for x in inputs), scale, block, levels, is_causal, self_attend)
+        found = _backward(*(_wide(x[piece]) for x in inputs), scale, block, levels, self_attend)
         for gradient, part in zip(gradients, found, strict=True):
             gradient.flatten(0, 1)[piece] = part
     return tuple(gradients)
@@ -141,7 +151,6 @@ def _backward(
     scale: float,
     block: int,
     levels: int,
-    is_causal: bool,
     self_attend: bool,
 ) -> list[Tensor]:
     """Gradients (matrices, tokens, head_dim).
@@ -149,7 +158,7 @@ def _backward(
     Up: the gradient that arrives below a node, and what the node's share is worth. Down: the gradients of the scores,
     whose diagonal is the gradient of the energy below, and those of the means, spread over the children.
     """
-    climbed = _climb(query, key, value, scale, block, levels, is_causal, self_attend)
+    climbed = _climb(query, key, value, scale, block, levels, self_attend)
     shares = list(reversed(_shares(climbed)))  # from the leaves up, like `climbed`
     arrived = _families(grad, climbed[0].share.shape[1])
     worth, ascent = None, []
@@ -158,7 +167,7 @@ def _backward(
             arrived = _families(arrived, level.share.shape[1])
             worth = _families(worth[..., None], level.share.shape[1])[..., 0]
         # What one unit of each weight is worth.
-        per_weight = (arrived.to(level.value.dtype) @ level.value.mT).to(level.weights.dtype)
+        per_weight = _product(arrived.to(level.value.dtype), level.value)
         if depth:
             per_weight = torch.diagonal_scatter(per_weight, worth, dim1=-2, dim2=-1)
         ascent.append((arrived, per_weight))
@@ -192,34 +201,16 @@ def _backward(
     return [each[:, : query.shape[-2]] for each in from_means]
 
 
-_operator = operator("hierarchical_levels", cuda=forward_torch, cpu=forward_torch)
-_backward_operator = operator("hierarchical_levels_backward", cuda=backward_torch, cpu=backward_torch)
-
-
-@torch.library.register_fake("workbench::hierarchical_levels")
-def _(query, key, value, scale, block, levels, is_causal, self_attend):
-    return torch.empty_like(query, memory_format=torch.contiguous_format)
-
-
-@torch.library.register_fake("workbench::hierarchical_levels_backward")
-def _(grad, query, key, value, scale, block, levels, is_causal, self_attend):
-    return tuple(torch.empty_like(x, memory_format=torch.contiguous_format) for x in (query, key, value))
-
-
-def _keep(ctx, inputs: tuple, output: Tensor) -> None:
-    ctx.save_for_backward(*inputs[:3])
-    ctx.settings = inputs[3:]
-
-
-def _differentiate(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
-    return *_backward_operator(grad, *ctx.saved_tensors, *ctx.settings), None, None, None, None, None
-
-
-torch.library.register_autograd("workbench::hierarchical_levels", _differentiate, setup_context=_keep)
+_levels = Operation(
+    "hierarchical_levels",
+    forward=forward_torch,
+    backward=backward_torch,
+    fake=lambda query, *_: query.new_empty(query.shape),
+)
 
 
 def _climb(
-    query: Tensor, key: Tensor, value: Tensor, scale: float, block: int, levels: int, is_causal: bool, self_attend: bool
+    query: Tensor, key: Tensor, value: Tensor, scale: float, block: int, levels: int, self_attend: bool
 ) -> list[Level]:
     """Every level, from the leaves up."""
     tokens, dtype = query.shape[-2], query.dtype
@@ -231,20 +222,18 @@ def _climb(
         children = block if families > 1 else nodes
         q, k, v = (_families(x, children) for x in rows)
         count = _families(count[None, :, None], children)[0, ..., 0]
-        scores = (q @ k.mT).to(count.dtype) * scale + count.log()[:, None, :]
+        scores = _product(q, k) * scale + count.log()[:, None, :]
         if inside is None:
-            own = scores.diagonal(dim1=-2, dim2=-1) if self_attend else scores.new_tensor(HIDDEN)
-            own = torch.where(count > 0, own, 0.0).expand(scores.shape[:-1])  # what is padded sees itself alone
+            # Finite where a token must not see itself, so that a group of one is no NaN; what is padded sees itself.
+            own = scores.diagonal(dim1=-2, dim2=-1) if self_attend else scores.new_tensor(torch.finfo(scores.dtype).min)
+            own = torch.where(count > 0, own, 0.0).expand(scores.shape[:-1])
         else:
             own = _families(inside[..., None], children)[..., 0]
         scores = torch.diagonal_scatter(scores, own, dim1=-2, dim2=-1)
-        if is_causal:
-            later = torch.ones(children, children, dtype=torch.bool, device=query.device).triu(1)
-            scores = scores.masked_fill(later, -torch.inf)
         partition = scores.logsumexp(-1)
         total = count.sum(-1)
         share = count / total[:, None]
-        climbed.append(Level(q, k, v, (scores - partition[..., None]).exp(), share))
+        climbed.append(Level(q, k, v, scores.softmax(-1), share))
         rows = [(share[..., None] * x.to(count.dtype)).sum(-2).to(dtype) for x in (q, k, v)]
         inside, count = (share * partition).sum(-1), total
     return climbed

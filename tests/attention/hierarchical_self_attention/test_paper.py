@@ -10,7 +10,6 @@ import torch
 from torch.nn.functional import pad
 
 from comparison import assert_close
-from workbench.attention import hierarchical_self_attention as paper
 from workbench.attention.hierarchical_self_attention import (
     Tree,
     best_block,
@@ -19,6 +18,7 @@ from workbench.attention.hierarchical_self_attention import (
     hierarchical_attention,
     kl_gap,
 )
+from workbench.attention.hierarchical_self_attention.balanced import family_sizes
 
 GOLDEN = np.load(Path(__file__).parents[2] / "golden" / "hierarchical_self_attention.npz")
 TREES = {
@@ -30,6 +30,7 @@ TREES = {
     "flat": [0, 1, 2, 3, 4],
     "uneven": [[0], [[1, 2, 3, 4, 5, 6, 7], 8, [9, [10, 11]]], [[12, 13]], 14, [15, 16, 17]],
 }
+BOTH = (hierarchical_attention.reference, hierarchical_attention.fast)
 every_tree = pytest.mark.parametrize("tree", [Tree.from_nested(nested) for nested in TREES.values()], ids=TREES)
 
 
@@ -48,10 +49,8 @@ def dense(query, key, tree, **options):
     return hierarchical_attention.attention_map(query, key, tree=tree, implementation="reference", **options)
 
 
-def softmax_of(query, key, scale=None, is_causal=False, self_attend=True):
-    scores = query @ key.mT * (query.shape[-1] ** -0.5 if scale is None else scale)
-    if is_causal:
-        scores = scores.masked_fill(torch.ones_like(scores[0, 0], dtype=torch.bool).triu(1), -math.inf)
+def softmax_of(query, key, self_attend=True):
+    scores = query @ key.mT * query.shape[-1] ** -0.5
     if not self_attend:
         scores = scores.masked_fill(torch.eye(scores.shape[-1], dtype=torch.bool), -math.inf)
     return scores.softmax(-1), scores
@@ -98,22 +97,18 @@ def test_three_tokens_by_hand():
 
 
 @pytest.mark.parametrize("name", ["flat", "chain", "one"])
-@pytest.mark.parametrize("is_causal", [False, True])
-def test_a_flat_tree_is_softmax_attention(name, is_causal):
+def test_a_flat_tree_is_softmax_attention(name):
     query, key, value = normal(Tree.from_nested(TREES[name]))
-    output = paper.reference(query, key, value, tree=Tree.from_nested(TREES[name]), is_causal=is_causal)
-    assert_close(output, softmax_of(query, key, is_causal=is_causal)[0] @ value, tolerance=1e-13)
+    output = hierarchical_attention.reference(query, key, value, tree=Tree.from_nested(TREES[name]))
+    assert_close(output, softmax_of(query, key)[0] @ value, tolerance=1e-13)
 
 
 @every_tree
-@pytest.mark.parametrize("is_causal", [False, True])
-def test_rows_sum_to_one_and_siblings_are_tied(tree, is_causal):
+def test_rows_sum_to_one_and_siblings_are_tied(tree):
     query, key, _ = normal(tree)
-    found = dense(query, key, tree, is_causal=is_causal)
+    found = dense(query, key, tree)
     assert (found >= 0).all()
     assert_close(found.sum(-1), torch.ones_like(found[..., 0]), tolerance=1e-13)
-    if is_causal:
-        assert (found.triu(1) == 0).all()
     values = {}
     for (i, j), block in blocks_of(tree).items():
         values.setdefault(block, []).append(found[0, 0, i, j].item())
@@ -121,14 +116,13 @@ def test_rows_sum_to_one_and_siblings_are_tied(tree, is_causal):
 
 
 @every_tree
-@pytest.mark.parametrize("is_causal", [False, True])
-def test_the_value_of_the_theorem(tree, is_causal):
+def test_the_value_of_the_theorem(tree):
     """Sum of KL(theta_i || softmax_i) = N phi(R) + sum of the rows' log-partition functions."""
     query, key, _ = normal(tree)
-    found = dense(query, key, tree, is_causal=is_causal)
-    flat, _ = softmax_of(query, key, is_causal=is_causal)
+    found = dense(query, key, tree)
+    flat, _ = softmax_of(query, key)
     divergence = torch.where(found > 0, found * (found / flat).log(), 0.0).sum((-2, -1))
-    gap = kl_gap(query, key, tree=tree, is_causal=is_causal)
+    gap = kl_gap(query, key, tree=tree)
     assert (tree.tokens * gap - divergence).abs().max() < 1e-10
     assert (gap > -1e-12).all()
 
@@ -146,7 +140,7 @@ def test_without_seeing_itself(name):
     gap = kl_gap(query, key, tree=tree, **options)
     assert (tree.tokens * gap - divergence).abs().max() < 1e-10 and (gap > -1e-12).all()
     inputs = [x.requires_grad_() for x in (query, key, value)]
-    outputs = [run(*inputs, tree=tree, **options) for run in (paper.reference, paper.fast)]
+    outputs = [run(*inputs, tree=tree, **options) for run in BOTH]
     assert_close(outputs[1], outputs[0], tolerance=1e-12)
     for found, expected in zip(*(torch.autograd.grad(output.sum(), inputs) for output in outputs), strict=True):
         assert_close(found, expected, tolerance=1e-11)
@@ -209,7 +203,7 @@ def test_groups_of_equal_tokens_lose_nothing():
     query, key, value = normal(Tree.uniform(4, 4), batch=2)
     query, key = query.repeat_interleave(3, dim=2), key.repeat_interleave(3, dim=2)
     value = torch.randn(*query.shape, dtype=torch.float64)
-    output = paper.reference(query, key, value, block=3, levels=2)
+    output = hierarchical_attention.reference(query, key, value, block=3, levels=2)
     assert_close(output, softmax_of(query, key)[0] @ value, tolerance=1e-12)
 
 
@@ -217,17 +211,16 @@ def test_siblings_may_be_reordered():
     tree, reordered = Tree.from_nested([[0, 1], 2, [3, 4, 5]]), Tree.from_nested([[0, 1, 2], [3, 4], 5])
     order = [3, 4, 5, 0, 1, 2]
     query, key, value = normal(tree)
-    expected = paper.reference(query, key, value, tree=tree)[:, :, order]
-    found = paper.reference(*(x[:, :, order] for x in (query, key, value)), tree=reordered)
+    expected = hierarchical_attention.reference(query, key, value, tree=tree)[:, :, order]
+    found = hierarchical_attention.reference(*(x[:, :, order] for x in (query, key, value)), tree=reordered)
     assert_close(found, expected, tolerance=1e-13)
 
 
 @every_tree
-@pytest.mark.parametrize("is_causal", [False, True])
-def test_all_families_of_a_depth_at_once(tree, is_causal):
+def test_all_families_of_a_depth_at_once(tree):
     inputs = [x.requires_grad_() for x in normal(tree, batch=2)]
     upstream = torch.randn_like(inputs[0])
-    outputs = [run(*inputs, tree=tree, is_causal=is_causal) for run in (paper.reference, paper.fast)]
+    outputs = [run(*inputs, tree=tree) for run in BOTH]
     gradients = [torch.autograd.grad(output, inputs, upstream) for output in outputs]
     assert_close(outputs[1], outputs[0], tolerance=1e-12)
     for found, expected in zip(gradients[1], gradients[0], strict=True):
@@ -239,8 +232,8 @@ def test_the_balanced_tree_is_a_tree(tokens, block, levels):
     """The closed form for two, three and more levels, whole or with smaller last groups, against the recursion."""
     tree = Tree.uniform(tokens, block, levels)
     query, key, value = normal(tree)
-    expected = paper.reference(query, key, value, tree=tree)
-    for run in (paper.reference, paper.fast):
+    expected = hierarchical_attention.reference(query, key, value, tree=tree)
+    for run in BOTH:
         assert_close(run(query, key, value, block=block, levels=levels), expected, tolerance=1e-12)
 
 
@@ -254,26 +247,11 @@ def test_two_levels_written_out():
     kept = weights.diagonal(dim1=-2, dim2=-1)[..., None, None]
     elsewhere = (weights - torch.diag_embed(weights.diagonal(dim1=-2, dim2=-1))) @ value.mean(-2)
     expected = kept * (local.softmax(-1) @ value) + elsewhere[..., None, :]
-    found = paper.reference(*(x.flatten(2, 3) for x in (query, key, value)), block=4, levels=2)
+    found = hierarchical_attention.reference(*(x.flatten(2, 3) for x in (query, key, value)), block=4, levels=2)
     assert_close(found, expected.flatten(2, 3), tolerance=1e-13)
 
 
-# --- trees ------------------------------------------------------------------------------------------------------------
-
-
-def test_uniform_trees():
-    assert Tree.uniform(7, 2, 3).nested() == [[[0, 1], [2, 3]], [[4, 5], 6]]
-    assert Tree.uniform(7, 2, 2).nested() == [[0, 1], [2, 3], [4, 5], 6]
-    for block, levels in ((8, 2), (1, 2), (2, 1)):
-        assert Tree.uniform(3, block, levels).nested() == [0, 1, 2]
-    assert Tree.from_boundaries(10, (4,), (2, 4, 7)).nested() == [[[0, 1], [2, 3]], [[4, 5, 6], [7, 8, 9]]]
-    assert Tree.from_boundaries(5, (1, 4)).nested() == [0, [1, 2, 3], 4]
-
-
-@every_tree
-def test_trees_there_and_back(tree):
-    assert Tree.from_nested(tree.nested()) == tree
-    assert hash(Tree.from_nested(tree.nested())) == hash(tree)
+# --- the balanced tree in numbers -------------------------------------------------------------------------------------
 
 
 def test_the_best_block():
@@ -291,33 +269,22 @@ def test_enough_levels():
     assert [enough_levels(tokens, 16) for tokens in (1, 16, 17, 256, 257)] == [1, 1, 2, 2, 3]
     assert enough_levels(10**9, 2) == 6 and enough_levels(1000, 1) == 1
     for tokens in (100, 4096, 262144):
-        sizes = paper._family_sizes(tokens, 16, enough_levels(tokens, 16))
+        sizes = family_sizes(tokens, 16, enough_levels(tokens, 16))
         assert max(children for _, children in sizes) <= 16
-
-
-def test_families_of_one_depth_are_padded_to_less_than_twice_their_size():
-    tree = Tree.from_nested([list(range(100)), [100, 101], [102, 103, 104], 105])
-    (root,), groups = (level.groups for level in tree.levels(torch.device("cpu")))
-    assert root.slot.shape == (1, 4) and [tuple(group.slot.shape) for group in groups] == [(2, 3), (1, 100)]
 
 
 def test_a_tree_in_low_precision():
     tree = Tree.from_nested(TREES["uneven"])
     inputs = [x.bfloat16() for x in normal(tree, width=16)]
-    truth = paper.reference(*(x.double() for x in inputs), tree=tree)
-    ordinary = paper.reference(*inputs, tree=tree)
-    assert_close(paper.fast(*inputs, tree=tree), truth, ordinary=ordinary)
+    truth = hierarchical_attention.reference(*(x.double() for x in inputs), tree=tree)
+    ordinary = hierarchical_attention.reference(*inputs, tree=tree)
+    assert_close(hierarchical_attention.fast(*inputs, tree=tree), truth, ordinary=ordinary)
 
 
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: hierarchical_attention(*normal(Tree.uniform(5, 2)), self_attend=False, is_causal=True), "causal mask"),
         (lambda: hierarchical_attention(*normal(Tree.from_nested([0])), self_attend=False), "a single token"),
-        (lambda: Tree.from_nested([1, 0]), "1 stands where 0 belongs"),
-        (lambda: Tree.from_nested([0, []]), "empty list"),
-        (lambda: Tree.uniform(0, 4), "tokens of at least 1, not 0"),
-        (lambda: Tree.from_boundaries(5, (5,)), "1 to 4 of 5 tokens, not at 5"),
         (lambda: hierarchical_attention(*normal(Tree.uniform(5, 2)), tree=Tree.uniform(6, 2)), "6 leaves.*5 tokens"),
         (lambda: hierarchical_attention(*fewer_queries()), "as many keys as queries"),
         (lambda: hierarchical_attention(*normal(Tree.uniform(5, 2)), block=0), "block = 0"),

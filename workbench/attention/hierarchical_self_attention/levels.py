@@ -4,9 +4,7 @@ whatever the tree."""
 import torch
 from torch import Tensor
 
-from workbench.attention.hierarchical_self_attention.tree import Group, Level
-
-HIDDEN = -1.0e30  # the energy of a token that must not see itself; finite, so that a group of one is no NaN
+from workbench.attention.trees import Group, Level
 
 
 def attend_by_levels(
@@ -15,7 +13,6 @@ def attend_by_levels(
     value: Tensor,
     levels: tuple[Level, ...],
     scale: float,
-    is_causal: bool,
     self_attend: bool,
 ) -> Tensor:
     """The output (batch, heads, tokens, width). Families are padded to the widest of their group, so to less than twice
@@ -26,12 +23,13 @@ def attend_by_levels(
     dtype = query.dtype
     query, key, value = (x.to(torch.promote_types(dtype, torch.float32)) for x in (query, key, value))
     own = (query * key).sum(-1, keepdim=True) * scale
-    tokens = (query, key, value, own if self_attend else torch.full_like(own, HIDDEN))
+    # What hides a token from itself is finite, so that a group of one is no NaN.
+    tokens = (query, key, value, own if self_attend else torch.full_like(own, torch.finfo(own.dtype).min))
     climbed = []
     families: tuple[Tensor, ...] = ()
     for level in reversed(levels):
         nodes = _nodes(level, tokens, families)
-        groups = [_climb(group, nodes, scale, is_causal) for group in level.groups]
+        groups = [_climb(group, nodes, scale) for group in level.groups]
         climbed.append((level, groups))
         families = tuple(torch.cat(parts, dim=-2) for parts in zip(*(of_group[2] for of_group in groups), strict=True))
     gathered, kept = torch.zeros_like(value[..., :1, :]), torch.ones_like(value[..., :1, :1])
@@ -59,9 +57,7 @@ def _nodes(level: Level, tokens: tuple[Tensor, ...], families: tuple[Tensor, ...
     return [x.index_select(-2, level.order) for x in nodes]
 
 
-def _climb(
-    group: Group, nodes: list[Tensor], scale: float, is_causal: bool
-) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+def _climb(group: Group, nodes: list[Tensor], scale: float) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
     """The weights of every family (..., F, c, c), the values of its children (..., F, c, width), and the families as
     nodes of the level above."""
     slots = group.slot.flatten()
@@ -71,12 +67,10 @@ def _climb(
     diagonal = torch.eye(scores.shape[-1], dtype=torch.bool, device=q.device)
     # A child that is not there sees itself alone, so that its row is no NaN; nobody sees it, its count is 0.
     scores = torch.where(diagonal, inside, scores)
-    if is_causal:
-        scores = scores.masked_fill(diagonal.logical_not().triu(), -torch.inf)
     partition = scores.logsumexp(-1)
     share = count / count.sum(-1, keepdim=True)
     mean = [(share[..., None] * x).sum(-2) for x in (q, k, v)]
-    return (scores - partition[..., None]).exp(), v, (*mean, (share * partition).sum(-1, keepdim=True))
+    return scores.softmax(-1), v, (*mean, (share * partition).sum(-1, keepdim=True))
 
 
 def _descend(group: Group, weights: Tensor, values: Tensor, gathered: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:

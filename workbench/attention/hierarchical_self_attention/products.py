@@ -2,10 +2,11 @@
 
 from torch import Tensor
 
+from workbench.attention.hierarchical_self_attention.inputs import refuse_unless_on_one_tree
 from workbench.attention.inputs import Scale, attention, repeat_heads
 
 
-@attention
+@attention(refuse=refuse_unless_on_one_tree)
 def batched_products(
     query: Tensor,
     key: Tensor,
@@ -22,7 +23,7 @@ def batched_products(
     from workbench_kernels.hierarchical.levels import hierarchical_levels
 
     key, value = repeat_heads(query, key, value)
-    return hierarchical_levels(query, key, value, scale, block, levels, is_causal, self_attend)
+    return hierarchical_levels(query, key, value, scale, block, levels, self_attend)
 
 
 def why_not_products(query: Tensor, key: Tensor, value: Tensor, **options: object) -> list[str]:

@@ -20,7 +20,7 @@ from workbench.dashboard.shell.toggles import Configuration
 from workbench.paper import Method
 
 if TYPE_CHECKING:
-    from workbench.attention.hierarchical_self_attention import Tree
+    from workbench.attention.trees import Tree
 
 SIDES = ("a", "b")
 USES = ("attention", "hierarchy", "doubly_stochastic", "activation")  # the toggles that trained weights can take
@@ -158,7 +158,7 @@ def groups_of(tree: Tree) -> tuple[Group, ...]:
 
 def uniform_groups(given: Mapping[str, Any], method: Method, tokens: int) -> tuple[Group, ...]:
     """The groups of equal size that a method makes by itself with the knobs ``given``."""
-    from workbench.attention.hierarchical_self_attention import Tree
+    from workbench.attention.trees import Tree
 
     return groups_of(Tree.uniform(tokens, *(given.get(name, method.knobs[name].default) for name in OF_WINDOWS)))
 

@@ -113,12 +113,11 @@ def map_with_gap(example: Example) -> Model:
     """A picture for ``explore``: the map with its groups, in its title the free weights and the distance to softmax."""
     query, key = (example.inputs[name][:1, :1] for name in ("query", "key"))
     options = dict(example.options)
-    tokens, is_causal = query.shape[2], bool(options.get("is_causal"))
+    tokens = query.shape[2]
     tree = Tree.uniform(tokens, options.get("block", 16), options.get("levels", 2))
     map = hierarchical_attention.attention_map(query, key, **options)[0, 0]
     gap = abs(float(paper.kl_gap(query, key, **options)[0, 0]))
-    free, pairs = free_weights(tree, is_causal), tokens * (tokens + 1) // 2 if is_causal else tokens**2
-    title = f"{free:,} of {pairs:,} weights are free; {gap:.2g} nats from softmax"
+    title = f"{free_weights(tree):,} of {tokens**2:,} weights are free; {gap:.2g} nats from softmax"
     names = [str(number) for number in range(tokens)]
     figure = plots.attention_map(map.float().numpy(), names, names, title=title, tree=groups(tree))
     figure.max_width = 620
@@ -161,7 +160,7 @@ def flat_error() -> float:
     """The reference on a tree of one level against softmax attention, float64, relative error."""
     query, key, value = grouped_tokens(40, spread=1.0).values()
     truth = (query @ key.mT / math.sqrt(query.shape[-1])).softmax(-1) @ value
-    return measure.relative_error(paper.reference(query, key, value, levels=1), truth)
+    return measure.relative_error(hierarchical_attention.reference(query, key, value, levels=1), truth)
 
 
 def gap_frame(tokens: int = 64, spreads: Sequence[float] = (1.0, 0.5, 0.1), group: int = 8) -> pd.DataFrame:

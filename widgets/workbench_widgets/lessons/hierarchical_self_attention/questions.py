@@ -265,7 +265,7 @@ def two_levels(function):
     """Hierarchical attention in two levels, without a tree."""
     for block in (1, 3, 4):
         inputs = lesson.grouped_tokens(12, group=4, spread=0.7)
-        expected = paper.reference(*inputs.values(), block=block)[0, 0]
+        expected = hierarchical_attention.reference(*inputs.values(), block=block)[0, 0]
         found = function(*(x[0, 0] for x in inputs.values()), block)
         assert found.shape == expected.shape, f"the output must be {tuple(expected.shape)}, not {tuple(found.shape)}."
         off = float((found - expected).abs().max())

@@ -21,11 +21,10 @@ def divergence(map: Tensor, other: Tensor) -> float:
     return float(torch.where(map > 0, map * (map / other).log(), 0.0).sum(-1).mean())
 
 
-def free_weights(tree: Tree, is_causal: bool = False) -> int:
+def free_weights(tree: Tree) -> int:
     """How many different numbers a map on this tree is made of: c^2 for a family of c children, those on its diagonal
-    being the shares that are kept; c (c + 1) / 2 if siblings see only those to their left."""
-    sizes = [len(children) for _, children in tree.families()]
-    return sum(size * (size + 1) // 2 if is_causal else size**2 for size in sizes)
+    being the shares that are kept."""
+    return sum(len(children) ** 2 for _, children in tree.families())
 
 
 def ties(tree: Tree) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import chain, groupby
 
 import torch
 from torch import Tensor
@@ -184,9 +184,18 @@ class Tree:
 
         return part(0)
 
-    @functools.lru_cache(maxsize=64)  # noqa: B019 - trees are small, few and immutable
     def levels(self, device: torch.device) -> tuple[Level, ...]:
-        """The families of every depth, from the root down, as index tensors on ``device``."""
+        """The families of every depth, from the root down, as index tensors on ``device``; kept for the next call."""
+        if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack():
+            return self._levels(device)  # a tracer's tensors serve nobody else
+        with torch.inference_mode(False):
+            return self._kept_levels(device)
+
+    @functools.lru_cache(maxsize=64)  # noqa: B019 - trees are small, few and immutable
+    def _kept_levels(self, device: torch.device) -> tuple[Level, ...]:
+        return self._levels(device)
+
+    def _levels(self, device: torch.device) -> tuple[Level, ...]:
         by_depth: list[list[int]] = [[] for _ in range(max(self.depth))]
         for node, _ in self.families():
             by_depth[self.depth[node]].append(node)
@@ -196,26 +205,27 @@ class Tree:
 
     def _level(self, families: list[int], below: list[int], device: torch.device) -> Level:
         """``below`` are the families of the next level, in their order."""
+
+        def table(numbers: list) -> Tensor:
+            return torch.tensor(numbers, dtype=torch.int64, device="cpu").to(device)  # whatever the default device is
+
         groups, nodes = [], []
         for _, alike in groupby(families, key=lambda node: len(self.children[node]).bit_length()):
-            children = [self.children[node] for node in alike]
-            width = max(map(len, children))
-            starts = torch.tensor([0, *map(len, children)]).cumsum(0)
-            index = torch.arange(width)
-            present = index < torch.tensor([len(each) for each in children])[:, None]
-            flat = [child for each in children for child in each]
-            counts = torch.tensor([self.leaves_below(child) for child in flat])
-            slot = torch.where(present, starts[:-1, None] + index, 0)
-            count = torch.where(present, counts[slot], 0)
-            slot = torch.where(present, slot + len(nodes), 0)
-            places = present.flatten().nonzero()[:, 0]
-            groups.append(Group(slot.to(device), places.to(device), count.to(device)))
-            nodes += flat
+            slot, count = [], []
+            every = [self.children[node] for node in alike]
+            width = max(map(len, every))
+            for children in every:
+                missing = [0] * (width - len(children))
+                slot.append([*range(len(nodes), len(nodes) + len(children)), *missing])
+                count.append([*map(self.leaves_below, children), *missing])
+                nodes += children
+            places = [place for place, leaves in enumerate(chain(*count)) if leaves]
+            groups.append(Group(table(slot), table(places), table(count)))
         leaves = [node for node in nodes if not self.children[node]]
         rank = {node: place for place, node in enumerate([*leaves, *below])}
-        order = torch.tensor([rank[node] for node in nodes])
-        tokens = torch.tensor([self.first[node] for node in leaves], dtype=torch.int64)
-        return Level(tuple(groups), tokens.to(device), order.to(device), order.argsort().to(device))
+        order = [rank[node] for node in nodes]
+        back = sorted(range(len(order)), key=order.__getitem__)
+        return Level(tuple(groups), table([self.first[node] for node in leaves]), table(order), table(back))
 
 
 def _positive(**numbers: int) -> None:
