@@ -1,11 +1,11 @@
 """The command line, as a person uses it: what it prints, and how it fails."""
 
+import dataclasses
+import io
 import json
 import os
 import subprocess
 import sys
-import time
-from dataclasses import replace
 
 import nbformat
 import pytest
@@ -42,19 +42,13 @@ def fails(capsys, *arguments):
 # --- start-up --------------------------------------------------------------------------------------------------------
 
 
-def test_help_is_quick_and_imports_nothing_heavy():
+def test_help_imports_nothing_heavy():
+    """What makes a command slow to start is what it imports: these take seconds, and help needs none of them."""
     code = (
         "import sys\nfrom workbench.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass\nheavy ="
         " {'torch', 'pandas', 'panel', 'bokeh', 'papermill', 'numpy'} & set(sys.modules)\nassert not heavy, heavy"
     )
-
-    def seconds():
-        start = time.perf_counter()
-        subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
-        return time.perf_counter() - start
-
-    assert any(seconds() <= 0.5 for _ in range(8)), "one of several, since tests share the machine"
-    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     for command in ("list", "show", "bench", "study", "serve", "lab", "run"):
         assert command in printed
 
@@ -73,6 +67,17 @@ def test_a_closed_pipe_is_no_error():
     command = f"{sys.executable} -m workbench show flash_attention_2 | head -1"
     ended = subprocess.run(command, shell=True, capture_output=True, text=True)
     assert "FlashAttention-2" in ended.stdout and not ended.stderr
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
+def test_text_arrives_whatever_letters_there_are(monkeypatch, toy, encoding):
+    """Into a file on Windows, or where no locale is set: what cannot be written is replaced, the rest is there."""
+    monkeypatch.setattr(catalog, "paper", lambda slug: dataclasses.replace(PAPER, idea="All ε → 0, says Grünwald."))
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding=encoding))
+    assert main(["show", "toy"]) == 0
+    sys.stdout.flush()
+    printed = sys.stdout.buffer.getvalue().decode(encoding)
+    assert "All ε → 0, says Grünwald.".encode(encoding, "replace").decode(encoding) in printed
 
 
 # --- list, show ------------------------------------------------------------------------------------------------------
@@ -355,8 +360,8 @@ def test_an_interrupted_study_keeps_its_rows_and_records_nothing(shelf, capsys, 
         yield {"who": "drunk", "step": 0, "place": 1.0}
         raise KeyboardInterrupt
 
-    study = replace(PAPER.studies[0], run=interrupted, sizes={}, length=None)
-    monkeypatch.setattr(catalog, "paper", lambda slug: replace(PAPER, studies=(study,)))
+    study = dataclasses.replace(PAPER.studies[0], run=interrupted, sizes={}, length=None)
+    monkeypatch.setattr(catalog, "paper", lambda slug: dataclasses.replace(PAPER, studies=(study,)))
     file = tmp_path / "rows.json"
     code, printed, said = run(capsys, "study", "toy", "walk", "--device", "cpu", "--record", "--output", str(file))
     assert code == 130 and "drunk" in printed and said == "stopped after 1 rows\n"

@@ -10,13 +10,17 @@ from tornado.web import RequestHandler
 STOP_S = 10.0  # so long the server waits at its end for the step of a job
 
 
-def _keeping_the_query(handler: RequestHandler, url: str, *arguments: Any, **options: Any) -> None:
-    query = handler.request.query
+def _to_the_dashboard(handler: RequestHandler, url: str, *arguments: Any, **options: Any) -> None:
+    """Panel's redirect to the one application, with what the link asks for, and from wherever the server is mounted:
+    "./dashboard" leads from /lab/x/ to /lab/x/dashboard, but from /lab/x to /lab/dashboard."""
+    path, query = handler.request.path, handler.request.query
+    if url.startswith("./") and not path.endswith("/"):
+        url = f"./{path.rpartition('/')[2]}/{url.removeprefix('./')}"
     RequestHandler.redirect(handler, f"{url}?{query}" if query and "?" not in url else url, *arguments, **options)
 
 
-# A link to the server alone opens its view, too. Panel would send it on without what it asks for, and has no setting.
-RootHandler.redirect = _keeping_the_query
+# A link to the server alone opens its view, too, which Panel has no setting for.
+RootHandler.redirect = _to_the_dashboard
 
 
 def on_server_loaded(server_context: Any) -> None:
