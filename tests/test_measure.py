@@ -50,8 +50,10 @@ def test_memory_limit_is_less_than_there_is():
 
 
 def test_time_of_a_call_of_known_length():
+    start = time.perf_counter()
     timing = measure.time_call(lambda: time.sleep(0.003), "cpu", budget_s=0.05)
-    assert 3 <= timing.median_ms < 30
+    whole_ms = 1000 * (time.perf_counter() - start)
+    assert 3 <= timing.median_ms <= whole_ms / (timing.repeats / 2)  # half of the calls took that long, or longer
     assert timing.low_ms <= timing.median_ms <= timing.high_ms
     assert timing.repeats >= 3
 

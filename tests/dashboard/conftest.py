@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from dashboard.visitor import Visitor
+from dashboard.visitor import PATIENCE_S, Visitor
 
 ROOT = Path(__file__).parents[2]
 CHROMIUM = os.environ.get("CHROMIUM") or next(
@@ -53,16 +53,16 @@ def server(tmp_path_factory):
         yield address
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(PATIENCE_S)
         text = log.read_text()
     assert "workbench/dashboard/" not in text.replace("serve workbench/dashboard", ""), text[-6000:]
 
 
 def wait_for(address, process, log):
-    end = time.monotonic() + 90
+    end = time.monotonic() + PATIENCE_S
     while True:
         try:
-            with urllib.request.urlopen(address, timeout=60):
+            with urllib.request.urlopen(address, timeout=PATIENCE_S):
                 return
         except OSError:
             assert process.poll() is None and time.monotonic() < end, log.read_text()
@@ -97,7 +97,7 @@ def visit(browser, server):
 
         context.route("**/*", guard)
         page = context.new_page()
-        page.set_default_timeout(30_000)
+        page.set_default_timeout(1000 * PATIENCE_S)
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.goto(server + search, wait_until="commit")
         page.wait_for_selector("html[data-ready=yes]")

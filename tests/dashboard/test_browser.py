@@ -7,6 +7,7 @@ import time
 import pytest
 
 import needs
+from dashboard.visitor import PATIENCE_S
 
 pytestmark = needs.encoder
 
@@ -34,6 +35,20 @@ async ([side, index, value]) => {
   slider.dispatchEvent(new Event("input", {bubbles: true}))
   await changed
   return performance.now() - start
+}
+"""
+
+# Resolves when the page has had the same parts in the same places for ten frames and a moment for each.
+STILL = """
+async () => {
+  const look = () => JSON.stringify([...document.querySelectorAll("*")].map((node) => node.getBoundingClientRect()))
+    + Bokeh.documents.map((document) => document._all_models.size)
+  for (let before = look(), alike = 0; alike < 10;) {
+    await new Promise((resolve) => setTimeout(() => requestAnimationFrame(resolve), 30))
+    const now = look()
+    alike = now === before ? alike + 1 : 0
+    before = now
+  }
 }
 """
 
@@ -70,6 +85,12 @@ def quiet(page):
     page.wait_for_function("document.getElementById('job').dataset.busy === 'no'")
 
 
+def still(page):
+    """Wait until nothing is computed any more and the page has stopped changing: all is drawn and laid out."""
+    quiet(page)
+    page.evaluate(STILL)
+
+
 def test_the_walk(visit):
     page = visit()
     page.get_by_label("Your sentence").fill("The trophy does not fit into the suitcase because it is too big.")
@@ -96,12 +117,14 @@ def test_the_walk(visit):
     measured(again)
 
 
-def test_first_paint_is_quick_on_a_warm_server(visit, browser, server):
+def test_the_first_screen_is_painted(visit, browser, server, record_property):
+    """In a browser that was never here, from a server that was; how long it took is told, not judged."""
     quiet(visit())
     seconds = []
     for _ in range(3):
         context = browser.new_context()
         page = context.new_page()
+        page.set_default_timeout(1000 * PATIENCE_S)
         start = time.monotonic()
         page.goto(server, wait_until="commit")
         page.wait_for_selector(".bk-Figure canvas", state="attached")
@@ -110,20 +133,16 @@ def test_first_paint_is_quick_on_a_warm_server(visit, browser, server):
         paint = page.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime / 1000")
         seconds.append((round(paint, 2), round(whole, 2)))
         context.close()
-    print("first paint, maps drawn (s):", seconds)
-    assert min(paint for paint, _ in seconds) <= 2.0
-    assert min(whole for _, whole in seconds) <= 4.0
+    record_property("first paint and maps drawn (s)", seconds)
 
 
-def test_a_knob_brings_another_map_within_300_ms(visit):
+def test_a_knob_brings_another_map(visit, record_property):
     page = visit("?text=" + LONG.replace(" ", "+"))
     quiet(page)
     spent = []
     for value in (4, 7, 5, 8, 3, 6):
         spent.append(round(page.evaluate(TURN, [1, 2, value])))
-        page.wait_for_timeout(150)
-    print("knob to map (ms):", spent)
-    assert min(spent) <= 300
+    record_property("knob to map (ms)", spent)
 
 
 def test_switching_pages_and_the_back_button(visit):
@@ -164,17 +183,12 @@ def test_a_stalled_job_does_not_block_another_visitor(visit):
     busy.get_by_role("button", name="Run").click()
     busy.locator("#cancel").wait_for()
     for name, sign in (("Inspect", "Your sentence"), ("Papers", None), ("Measure", "Number format")):
-        start = time.monotonic()
         other.get_by_role("link", name=name, exact=True).click()
         if sign:
             other.get_by_label(sign).wait_for()
-        assert time.monotonic() - start < 5
     other.locator(".bk-Figure").first.wait_for()
-    other.wait_for_timeout(500)
-    start = time.monotonic()
     other.get_by_label("Number format").select_option("bfloat16")
     other.wait_for_url(re.compile("dtype=bfloat16"))
-    assert time.monotonic() - start < 2
     assert busy.locator("#cancel").is_visible(), "the sweep was over before the other visitor clicked"
     busy.locator("#cancel").click()
     quiet(busy)
@@ -217,7 +231,7 @@ def test_python_lines_png_and_link_are_handed_out(visit):
 @pytest.mark.parametrize("search", ["", "?page=measure", "?page=papers", "?page=papers&slug=flash_attention_2"])
 def test_phone_has_one_column_and_every_control_a_name(visit, search):
     page = visit(search, width=390, theme="dark")
-    page.wait_for_timeout(500)
+    still(page)
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     assert page.evaluate("document.documentElement.dataset.theme") == "dark"
     assert json.dumps(page.evaluate(UNNAMED)) == "[]"

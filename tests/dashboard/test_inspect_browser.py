@@ -6,7 +6,7 @@ import re
 import pytest
 
 import needs
-from dashboard.test_browser import UNNAMED, card, measured, quiet, slider
+from dashboard.test_browser import UNNAMED, card, measured, quiet, slider, still
 
 pytestmark = needs.encoder
 
@@ -27,7 +27,8 @@ def test_phrases_are_chosen_edited_and_followed_by_the_map(visit):
     page.wait_for_url(re.compile(r"splits=3%2C5"))
     page.get_by_role("button", name="Join cat and sleeps").wait_for()
     quiet(page)
-    assert measured(page) != line and page.evaluate(MATRICES) != matrix
+    assert measured(page) != line
+    page.wait_for_function(f"before => JSON.stringify(({MATRICES})()) !== JSON.stringify(before)", arg=matrix)
     page.get_by_role("button", name="Join cat and sleeps").focus()
     page.keyboard.press("ArrowLeft")
     page.wait_for_url(re.compile(r"splits=2%2C5"))
@@ -70,8 +71,7 @@ def test_an_image_is_picked_and_taken_apart(visit):
 @pytest.mark.parametrize("source", ["image", "text"])
 def test_a_phone_has_one_column_and_every_control_a_name(visit, source):
     page = visit(f"?source={source}&b.hierarchy=hierarchical_attention", width=390, theme="dark")
-    quiet(page)
-    page.wait_for_timeout(300)
+    still(page)
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     assert json.dumps(page.evaluate(UNNAMED)) == "[]"
 

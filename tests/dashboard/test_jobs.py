@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from dashboard.visitor import Visitor
+from dashboard.visitor import PATIENCE_S, Visitor
 from workbench.dashboard.shell.jobs import Cache, Mailbox, Progress, Worker, sentence
 
 
@@ -28,7 +28,7 @@ class Gate:
     def __call__(self, cancelled):
         for index in range(self.count):
             self.entered.release()
-            assert self.passes.acquire(timeout=5)
+            assert self.passes.acquire(timeout=PATIENCE_S)
             self.done = index + 1
             yield Progress(index + 1, self.count)
 
@@ -57,10 +57,9 @@ def test_a_click_is_answered_between_two_steps_of_somebody_elses_sweep(worker):
     (first, _), (second, loop) = visitor(worker), visitor(worker)
     gate, seen = Gate(), []
     first.run("sweep", gate, lambda value: None, lane="long")
-    assert gate.entered.acquire(timeout=5)
-    started = time.perf_counter()
-    second.run("map", one("here"), seen.append)
-    assert time.perf_counter() - started < 0.05, "starting a job must not wait for the step that runs"
+    assert gate.entered.acquire(timeout=PATIENCE_S)
+    second.run("map", one("here"), seen.append)  # returns while the step is under way: that one waits for the gate
+    assert gate.done == 0
     gate.passes.release()
     loop.until(lambda: seen)
     assert gate.done == 1
@@ -72,7 +71,7 @@ def test_long_jobs_of_two_sessions_take_turns(worker):
     order, release = [], threading.Event()
 
     def blocker(cancelled):
-        release.wait(5)
+        release.wait(PATIENCE_S)
         yield None
 
     def steps(name):
@@ -111,7 +110,7 @@ def test_a_newer_request_replaces_the_older_and_stale_results_go_nowhere(worker)
     desk, loop = visitor(worker)
     gate, seen = Gate(), []
     desk.run("map", gate, lambda value: seen.append("stale"))
-    assert gate.entered.acquire(timeout=5)
+    assert gate.entered.acquire(timeout=PATIENCE_S)
     waiting = desk.run("map", one("older"), seen.append)
     desk.run("map", one("newest"), seen.append)
     gate.passes.release()
@@ -133,7 +132,7 @@ def test_cancel_works_inside_a_step_that_asks(worker):
         yield
 
     desk.run("sweep", steps, lambda value: None, ended.append, lane="long")
-    assert inside.wait(5)
+    assert inside.wait(PATIENCE_S)
     desk.cancel("sweep")
     loop.until(lambda: ended)
     assert ended[0].state == "cancelled" and not ended[0].error
@@ -167,8 +166,8 @@ def test_a_worker_that_was_stopped_begins_no_step_and_leaves_none_behind():
 
     for session in ("a", "b"):
         worker.submit(session, "x", steps, lambda job, value: None)
-    assert begun.wait(10)
-    worker.stop(wait_s=5.0)
+    assert begun.wait(PATIENCE_S)
+    worker.stop(wait_s=PATIENCE_S)
     assert not worker._thread.is_alive() and len(seen) == 1
     worker.submit("c", "x", steps, lambda job, value: None)
     assert len(seen) == 1
@@ -193,7 +192,7 @@ def test_a_session_that_goes_takes_its_jobs_with_it(worker):
     gate, seen = Gate(), []
     gone.run("sweep", gate, seen.append, lane="long")
     waiting = gone.run("map", one("late"), seen.append)
-    assert gate.entered.acquire(timeout=5)
+    assert gate.entered.acquire(timeout=PATIENCE_S)
     gone.close()
     gate.passes.release()
     ended = []
@@ -207,7 +206,7 @@ def test_place_in_the_queue(worker):
     desks = [visitor(worker) for _ in range(3)]
     gate = Gate()
     jobs = [desks[0][0].run("sweep", gate, lambda value: None, lane="long")]
-    assert gate.entered.acquire(timeout=5)
+    assert gate.entered.acquire(timeout=PATIENCE_S)
     jobs += [desk.run("sweep", one("row"), lambda value: None, lane="long") for desk, _ in desks[1:]]
     assert [worker.ahead(job) for job in jobs] == [0, 1, 2]
     quick = desks[2][0].run("map", one("x"), lambda value: None)

@@ -7,7 +7,9 @@ import pytest
 from bokeh.embed import file_html
 from bokeh.resources import INLINE
 
+from dashboard.test_browser import STILL
 from dashboard.test_looks import contrast
+from dashboard.visitor import PATIENCE_S
 from workbench import measure, plots
 from workbench.dashboard.shell.sheets import Sheet
 
@@ -52,6 +54,7 @@ def show(browser, request):
     """Puts a figure on a page of its own; what tells the heights of its plot and of the whole, and whether it fits the
     page's width."""
     page = browser.new_page(viewport={"width": request.param, "height": 900})
+    page.set_default_timeout(1000 * PATIENCE_S)
 
     def room(made=None, patch=None):
         if made is not None:
@@ -60,7 +63,7 @@ def show(browser, request):
             page.wait_for_function("window.Bokeh?.documents[0]?.roots()[0]?.outer_height > 0")
         if patch is not None:
             page.evaluate("patch => Bokeh.documents[0].apply_json_patch(patch)", json.loads(patch))
-        page.wait_for_timeout(300)  # the legend is laid out once more when its size is known
+        page.evaluate(STILL)  # the legend is laid out once more when its size is known
         return page.evaluate(ROOM)
 
     yield room

@@ -68,7 +68,7 @@ def test_inspect(opened, source, toggle, name):
     if source == "text" and pretrained.why_not():
         pytest.skip(" ".join(pretrained.why_not()))
     page, visitor, told = opened(InspectPage, {"source": source, f"b.{toggle}": name})
-    visitor.until(lambda: page.figures is not None or any(told), timeout=120)
+    visitor.until(lambda: page.figures is not None or any(told))
     if page.figures is None:  # greyed out, with its reason
         found(f"Inspect, {source}", toggle, name, reason=" ".join(told))
         return
@@ -80,7 +80,7 @@ def test_inspect(opened, source, toggle, name):
 @pytest.mark.parametrize("name", toggles.methods("caching"))
 def test_generate(opened, name):
     page, visitor, told = opened(GeneratePage, {"b.caching": name})
-    visitor.until(lambda: page.times is not None or any(told), timeout=120)
+    visitor.until(lambda: page.times is not None or any(told))
     if page.times is None:
         found("Generate", "caching", name, reason=" ".join(told))
         return
@@ -96,7 +96,7 @@ def test_train(opened, toggle, name):
         found("Train", toggle, name, reason=reason)
         return
     page.act("page", "run", None)
-    visitor.until(lambda: not page.running, timeout=120)
+    visitor.until(lambda: not page.running)
     last = {point.side: point for point in page.points}
     assert set(last) == {"a", "b"}, told
     found("Train", toggle, name, **{f"step_ms_{side}": last[side].step_ms for side in "ab"}, loss_b=last["b"].loss)

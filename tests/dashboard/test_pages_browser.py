@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from dashboard.test_browser import UNNAMED, card, quiet, slider
+from dashboard.test_browser import UNNAMED, card, quiet, slider, still
 
 CURVE = """
 () => Bokeh.documents.flatMap((document) => [...document._all_models.values()])
@@ -25,7 +25,7 @@ def test_a_race_is_drawn_while_it_runs_and_is_reproduced_by_its_link(visit):
     page.locator("#status", has_text="step").wait_for()
     page.get_by_text("one step").wait_for()
     quiet(page)
-    assert max(page.evaluate(CURVE)) == 64
+    page.wait_for_function(f"Math.max(...({CURVE})()) === 64")
     strip = page.locator(".strip").inner_text()
     assert re.search(r"held-out accuracy\s+[\d.]+ %", strip) and "→" in strip
     again = visit("?" + page.url.split("?", 1)[1])
@@ -40,7 +40,7 @@ def test_a_race_can_be_stopped_and_what_was_drawn_stays(visit):
     page.get_by_role("button", name="Stop").click()
     page.get_by_text("Stopped at step").wait_for()
     page.get_by_role("button", name="Train", exact=True).wait_for()
-    assert max(page.evaluate(CURVE)) >= 1
+    page.wait_for_function(f"Math.max(...({CURVE})()) >= 1")
     with page.expect_download() as saved:
         page.get_by_role("button", name="CSV").click()
     assert saved.value.path().read_text().startswith("side,model,step")
@@ -63,7 +63,7 @@ def test_pictures_and_figures_follow_the_caching_knobs(visit):
     page.wait_for_url(re.compile("b.caching.interval=2"))
     page.get_by_text(re.compile("26 of 50 steps computed")).wait_for()
     quiet(page)
-    assert page.evaluate(KINDS).count("forecast") == 24
+    page.wait_for_function(f"({KINDS})().filter((kind) => kind === 'forecast').length === 24")
     card(page, "A").get_by_label("Caching").select_option("confidence_gated_taylor")
     page.get_by_text("A · CG-Taylor").wait_for()
     quiet(page)
@@ -81,8 +81,7 @@ def test_pictures_and_figures_follow_the_caching_knobs(visit):
 @pytest.mark.parametrize("search", ["?page=train", "?page=generate&a.caching=feature_reuse"])
 def test_phone_has_one_column_and_every_control_a_name(visit, search):
     page = visit(search, width=390, theme="dark")
-    quiet(page)
-    page.wait_for_timeout(500)
+    still(page)
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     assert page.evaluate(UNNAMED) == []
 

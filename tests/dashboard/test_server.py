@@ -15,7 +15,7 @@ import panel
 import psutil
 import pytest
 
-from dashboard.conftest import ROOT, wait_for
+from dashboard.conftest import PATIENCE_S, ROOT, wait_for
 from workbench.dashboard import app_hooks  # noqa: F401 (it makes the server's links our own)
 
 
@@ -72,8 +72,8 @@ def test_the_command_ends_when_it_is_told_to_and_leaves_nothing_behind(name, tmp
         wait_for(f"http://localhost:{port}/dashboard", process, log)
         everyone += everyone[0].children(recursive=True)
         process.send_signal(getattr(signal, name))
-        assert process.wait(30) == 0, log.read_text()
-        assert psutil.wait_procs(everyone, timeout=5)[1] == []
+        assert process.wait(PATIENCE_S) == 0, log.read_text()
+        assert psutil.wait_procs(everyone, timeout=PATIENCE_S)[1] == []
         assert "Traceback" not in log.read_text()
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(("localhost", port))

@@ -4,7 +4,10 @@ import queue
 import time
 from typing import ClassVar
 
+from workbench.dashboard.shell import figures
 from workbench.dashboard.shell.jobs import Desk, Worker
+
+PATIENCE_S = 300.0  # a test that hangs ends at last; how long things take is not judged
 
 
 class Visitor:
@@ -20,14 +23,14 @@ class Visitor:
         """Every visitor goes, and no worker is left in the middle of a step: the interpreter may end."""
         for visitor in cls.seen:
             visitor.desk.close()
-        end = time.monotonic() + 20
+        end = time.monotonic() + PATIENCE_S
         while any(visitor.desk.worker.busy for visitor in cls.seen) and time.monotonic() < end:
             time.sleep(0.02)
         cls.seen.clear()
 
-    def until(self, condition, timeout=60.0):
+    def until(self, condition):
         """Run callbacks as they come, until the condition holds."""
-        end = time.monotonic() + timeout
+        end = time.monotonic() + PATIENCE_S
         while not condition():
             assert time.monotonic() < end, "nothing came"
             try:
@@ -35,8 +38,8 @@ class Visitor:
             except queue.Empty:
                 continue
 
-    def rest(self, seconds=0.05):
-        """Run what has come so far, and what comes within some time."""
-        time.sleep(seconds)
-        while not self.callbacks.empty():
-            self.callbacks.get()()
+    def rest(self):
+        """Run all that comes until nobody works any more: neither the worker nor the painter of figures."""
+        self.until(lambda: not self.desk.worker.busy and self.callbacks.empty())
+        figures.when_drawn(lambda: None).result()
+        self.until(self.callbacks.empty)

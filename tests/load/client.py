@@ -13,7 +13,7 @@ from tornado.httpclient import AsyncHTTPClient
 from tornado.websocket import websocket_connect
 
 LARGEST = 2**28  # bytes of one message
-PATIENCE = 20.0  # seconds until a click counts as lost
+PATIENCE = 120.0  # seconds until a click counts as lost
 
 
 class Visitor:

@@ -9,6 +9,7 @@ runs them all.
 import inspect
 import textwrap
 from collections.abc import Callable, Mapping
+from fractions import Fraction
 from typing import Any
 
 from workbench_widgets import page
@@ -39,7 +40,7 @@ class Exercise:
         try:
             if answer is ...:
                 raise Unanswered
-            self.check(_watched(answer) if callable(answer) else answer)
+            self.check(_watched(answer) if callable(answer) else _plain(answer))
         except Unanswered:
             return _say(f"<b>Not answered yet.</b> Hint: {self.hint}", "wb-open")
         except AssertionError as wrong:
@@ -73,6 +74,16 @@ def close(got: Any, expected: float, tolerance: float, message: str) -> None:
     """Assert that ``got`` is a number within ``tolerance`` (relative) of ``expected``."""
     assert isinstance(got, (int, float)) and not isinstance(got, bool), f"a number is needed, not {got!r}."
     assert abs(got - expected) <= tolerance * abs(expected), message
+
+
+def _plain(answer: Any) -> Any:
+    """A number in whatever form (NumPy's, a tensor or array without dimensions, a fraction) as Python's own, in tuples
+    and lists too; anything else as it is."""
+    if isinstance(answer, (tuple, list)):
+        return type(answer)(map(_plain, answer)) if type(answer) in (tuple, list) else answer
+    if getattr(answer, "ndim", None) == 0 and hasattr(answer, "item"):
+        return answer.item()
+    return float(answer) if isinstance(answer, Fraction) else answer
 
 
 def _watched(function: Callable) -> Callable:
