@@ -54,7 +54,7 @@ SOURCES = {
 # What stands further down may be imported by what stands further up, never the other way round.
 LAYERS = [
     ["workbench_kernels"],
-    ["workbench.controls"],
+    ["workbench.controls", "workbench.by_name"],
     ["workbench.slots"],
     ["workbench.method", "workbench.study"],
     ["workbench.paper"],

@@ -3,6 +3,7 @@
 The reference writes all n^2 products, ``fast`` does not; the baselines each go wrong in one way.
 """
 
+from dataclasses import replace
 from typing import Annotated, Literal
 
 import torch
@@ -102,6 +103,8 @@ STUDY = Study(
     sizes={"ci": {"steps": 2}, "gpu": {"steps": 100, "width": 0.5}},
     length=lambda steps, width: 2 * steps,
 )
+
+STROLL = replace(STUDY, name="stroll", title="A stroll", needs_cuda=True)
 
 PAPER = Paper(
     slug="toy",

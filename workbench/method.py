@@ -6,14 +6,12 @@ paper's equations, ``poly_norm.fast`` the version that pays off. Nothing here im
 
 from __future__ import annotations
 
-import importlib
-import pickle
-import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from workbench import controls, slots
+from workbench.by_name import ByName
 from workbench.slots import Activation, Attention, Slot, Toggle
 
 if TYPE_CHECKING:
@@ -138,37 +136,6 @@ class Traits:
 STRICT = Traits()
 
 
-class ByName:
-    """Pickled as functions are, by the module and the name under which it stands there; a copy is the thing itself."""
-
-    def homes(self) -> list[tuple[str, str]]:
-        """Where to look for it: module and attribute, likeliest first."""
-        raise NotImplementedError
-
-    def __copy__(self):
-        return self
-
-    def __deepcopy__(self, memo):
-        return self
-
-    def __reduce__(self):
-        for place in self.homes():
-            try:
-                found = find_by_name(*place)
-            except (ImportError, AttributeError, KeyError):
-                continue
-            if found is self:
-                return find_by_name, place
-        raise pickle.PicklingError(f"{self!r} cannot be pickled: it stands in no module under a name of its own.")
-
-
-def find_by_name(module: str, path: str) -> Any:
-    """What stands in ``module`` at ``path``: a name, or ``PAPER:name`` for one of a paper's methods."""
-    name, _, method = path.partition(":")
-    found = getattr(importlib.import_module(module), name)
-    return found.method(method) if method else found
-
-
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Method(ByName):
     """One function of a paper, as equations and as something that runs fast.
@@ -227,10 +194,10 @@ class Method(ByName):
     misfits: Callable[[Example], Mapping[str, tuple[Any, ...]]] | None = None
     largest: int | None = None
 
-    module: ClassVar[str | None] = None
     layer: ClassVar[Callable[..., torch.nn.Module] | None] = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "defined_in", self.reference.__module__)
         # Read once, so that a call looks things up and reflects on nothing.
         object.__setattr__(self, "signature", controls.signature(self.reference, self.name))
         if self.shows_map is None:
@@ -241,6 +208,7 @@ class Method(ByName):
         method's weights, if any."""
         if self.module is None:
             object.__setattr__(self, "module", module)
+            object.__setattr__(self, "path", f"PAPER.method:{self.name}")
             object.__setattr__(self, "layer", layer)
 
     def __repr__(self) -> str:
@@ -360,12 +328,6 @@ class Method(ByName):
             output = result[0] if self.takes_state else result
             columns.append(output[..., : part.shape[1]])
         return torch.cat(columns, dim=-1)
-
-    def homes(self) -> list[tuple[str, str]]:
-        found = [(self.module, f"PAPER:{self.name}")] if self.module else []
-        module = self.reference.__module__
-        names = vars(sys.modules[module]) if module in sys.modules else {}
-        return found + [(module, name) for name, value in names.items() if value is self]
 
 
 def _has_tangent(value: Any) -> bool:

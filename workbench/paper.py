@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from workbench.by_name import ByName
 from workbench.method import (
     Baseline,
-    ByName,
     Cost,
     Count,
     Example,
@@ -161,17 +161,17 @@ class Paper(ByName):
     leave_when: str = ""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "module", f"workbench.{self.chapter}.{self.slug}")
+        object.__setattr__(self, "path", "PAPER")
         if unknown := set(self.layers) - {method.name for method in self.methods}:
             raise ValueError(f"{self.slug} has layers for {', '.join(sorted(unknown))}, which are none of its methods.")
         for method in self.methods:
             method.belong_to(self.module, self.layers.get(method.name))
+        for study in self.studies:
+            study.belong_to(self.module)
 
     def __repr__(self) -> str:
         return f"{self.slug}: {self.title} ({self.authors.partition(',')[0]}, {self.year})"
-
-    @property
-    def module(self) -> str:
-        return f"workbench.{self.chapter}.{self.slug}"
 
     @property
     def url(self) -> str:
@@ -208,6 +208,3 @@ class Paper(ByName):
             if thing.name == name:
                 return thing
         raise KeyError(f"{self.slug} has no {word} {name!r}: it has {', '.join(t.name for t in things) or 'none'}.")
-
-    def homes(self) -> list[tuple[str, str]]:
-        return [(self.module, "PAPER")]

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from workbench import controls
+from workbench.by_name import ByName
 
 Size = Literal["ci", "laptop", "gpu"]
 SIZES: tuple[Size, ...] = ("ci", "laptop", "gpu")
@@ -32,8 +33,8 @@ class Axes:
     points: bool = False
 
 
-@dataclass(frozen=True, kw_only=True)
-class Study:
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Study(ByName):
     """A whole run of a paper.
 
     name, title  for the command line, and for people
@@ -61,6 +62,7 @@ class Study:
     needs_cuda: bool = False
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "defined_in", self.run.__module__)
         if taken := sorted(set(self.knobs) & {"size", "device", "seed", "output", "record"}):
             raise ValueError(f"{self.name} has a knob {taken[0]!r}, which every study is asked for already.")
         for name in (self.axes.x, self.axes.y, *self.axes.by):
@@ -68,6 +70,15 @@ class Study:
                 raise ValueError(f"{self.name} draws a column {name!r}: it has {', '.join(self.columns)}.")
         for size in self.sizes:
             self.settings(size)
+
+    def belong_to(self, module: str) -> None:
+        """Called by the ``Paper`` that the study is of: the module where it stands."""
+        if self.module is None:
+            object.__setattr__(self, "module", module)
+            object.__setattr__(self, "path", f"PAPER.study:{self.name}")
+
+    def __repr__(self) -> str:
+        return f"{self.name}: {self.title} ({', '.join(self.knobs) or 'no knobs'})"
 
     @property
     def knobs(self) -> Mapping[str, controls.Knob]:

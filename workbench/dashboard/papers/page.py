@@ -16,6 +16,7 @@ import param
 from workbench import catalog, claims, measure
 from workbench.dashboard.papers import text as papers_text
 from workbench.dashboard.papers import work as exploring
+from workbench.dashboard.papers.studies import Studies
 from workbench.dashboard.papers.view import PapersView
 from workbench.dashboard.papers.work import Arithmetic, Picture, Request
 from workbench.dashboard.shell import state
@@ -180,7 +181,8 @@ class PapersPage(Page):
     def __init__(self, desk, changed, say) -> None:
         super().__init__(desk, changed, say)
         self.state = PapersState()
-        self.look = PapersView(self.figure, self.act)
+        self.studies = Studies(desk, self.figure, changed, say)
+        self.look = PapersView(self.figure, self.act, self.studies.layout)
         self.arithmetic: Arithmetic | None = None
         self.picture: Picture | None = None
         self.shown = ""
@@ -196,11 +198,13 @@ class PapersPage(Page):
             runs = measure.recorded_sampling() if any(each.toggle == "caching" for each in paper.methods) else None
             self.look.paper(paper, claims.table(paper.slug), recorded(paper.slug) is not None, runs)
         self.shown = self.state.slug
+        if self.state.slug:
+            wrong += self.studies.open(self.state.slug, parameters)
         self._update()
         return wrong
 
     def parameters(self) -> dict[str, str]:
-        return self.state.written()
+        return self.state.written() | (self.studies.written() if self.state.slug else {})
 
     def view(self) -> pn.viewable.Viewable:
         return self.look.layout
@@ -248,7 +252,8 @@ class PapersPage(Page):
         self.changed()
 
     def csv(self) -> str:
-        return claims.table(self.state.slug or None).to_csv(index=False)
+        """The rows of the study that was run here; before one was, the claims with what was measured for them."""
+        return self.studies.csv() or claims.table(self.state.slug or None).to_csv(index=False)
 
     def lines(self) -> str:
         if not self.state.slug:
@@ -256,7 +261,8 @@ class PapersPage(Page):
         slug = self.state.slug
         return (
             f"{exploring.python_lines(self.state.request)}\n\n"
-            f"from workbench import claims, measure\n\nclaims.table({slug!r})\nmeasure.recorded({slug!r})"
+            f"from workbench import claims, measure\n\nclaims.table({slug!r})\nmeasure.recorded({slug!r})\n"
+            f"{self.studies.lines()}"
         )
 
 

@@ -27,7 +27,7 @@ ABOUT = {
 class PapersView:
     """The parts of the page. Knows nothing of jobs."""
 
-    def __init__(self, figure: Callable[..., Figure], act: Callable[[str, Any], None]) -> None:
+    def __init__(self, figure: Callable[..., Figure], act: Callable[[str, Any], None], studies: Any) -> None:
         self.head, self.claims, self.methods, self.cost, self.about = (text() for _ in range(5))
         self.form = Form(act, look="panel", legend="The method's knobs", folded=["The example's shape"])
         self.drawing = figure(min_height=340)
@@ -41,6 +41,7 @@ class PapersView:
         self.body = stack(
             text("<h2>Turn its knobs</h2>"),
             pair(self.form, stack(self.cost, self.sheet), look="aside"),
+            studies,
             text("<h2>Claims, measured again</h2>"),
             self.claims,
             text("<h2>Recorded on a GPU</h2>"),
