@@ -19,8 +19,9 @@ and options, after them; say what the forward's results are called; and what the
 
 The names do the rest. Of the outputs the first (``results`` of them) carry gradients, the others are there for the
 backward pass. It takes the gradients of the results, and then whatever inputs and outputs of the forward its parameters
-name: those are kept, and nothing else. It returns the gradients of the forward's first tensors. Neither direction may
-return one of its inputs, nor two views of one tensor: ``torch.compile`` forbids it.
+name: those are kept, and nothing else. It returns the gradients of the forward's first tensors, of one at least; what
+stands behind them, such as a table of places, has none. Neither direction may return one of its inputs, nor two views
+of one tensor: ``torch.compile`` forbids it.
 
 What follows from it:
 
@@ -159,16 +160,17 @@ class Operation:
             kept = self._kept((*inputs, *outputs))
             ctx.save_for_backward(*kept[: self._kept_tensors])
             ctx.options = kept[self._kept_tensors :]
-        ctx.others = (None,) * (len(inputs) - self._tensors)
+        ctx.count = len(inputs)
 
     def _differentiate(self, ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         """What autograd calls for the gradients of the inputs."""
         if self._derivative is None:
             raise NotImplementedError(self.refusal)
         if grads[0] is None:  # nobody asked for it
-            return (*(None,) * self._tensors, *ctx.others)
+            return (None,) * ctx.count
         found = self._derivative(*grads[: self._results], *ctx.saved_tensors, *ctx.options)
-        return (found, *ctx.others) if isinstance(found, Tensor) else (*found, *ctx.others)
+        found = (found,) if isinstance(found, Tensor) else found
+        return (*found, *(None,) * (ctx.count - len(found)))
 
     def _one_by_one(self, info: Any, in_dims: tuple[int | None, ...], *inputs: Any) -> tuple[Any, Any]:
         """What ``torch.func.vmap`` calls: the elements one after the other, stacked."""

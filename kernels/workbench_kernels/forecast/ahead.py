@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from workbench_kernels.forecast.differences import has_kernel
+from workbench_kernels.launch import prepared
 from workbench_kernels.tiles import arithmetic, next_power_of_2
 
 try:
@@ -61,12 +62,11 @@ def _refresh_ahead_on_cuda(stack: Tensor, gates: Tensor, numbers: Tensor, at: Te
         rows //= 2
     read = (entries + ahead) * stack.element_size()
     unroll = next(count for count in (4, 2, 1) if count == 1 or (modules % count == 0 and count * read <= READ))
-    with torch.cuda.device_of(stack):
-        _refresh_ahead_kernel[(batch * -(-tokens // rows) * -(-width // columns),)](
-            stack, gates, numbers, at, sums, modules, tokens, width, *stack.stride()[:3],
-            len(gates) - 1, *gates.stride()[:3], numbers.stride(0), sums.stride(0),
-            ENTRIES=entries, AHEAD=ahead, UNROLL=unroll, ROWS=rows, COLUMNS=columns, num_warps=WARPS, maxnreg=REGISTERS,
-        )  # fmt: skip
+    _refresh_ahead_kernel[(batch * -(-tokens // rows) * -(-width // columns),)](
+        stack, gates, numbers, at, sums, modules, tokens, width, *stack.stride()[:3],
+        len(gates) - 1, *gates.stride()[:3], numbers.stride(0), sums.stride(0),
+        ENTRIES=entries, AHEAD=ahead, UNROLL=unroll, ROWS=rows, COLUMNS=columns, num_warps=WARPS, maxnreg=REGISTERS,
+    )  # fmt: skip
 
 
 def _refresh_ahead_plainly(stack: Tensor, gates: Tensor, numbers: Tensor, at: Tensor, sums: Tensor) -> None:
@@ -93,6 +93,7 @@ def _refresh_ahead_plainly(stack: Tensor, gates: Tensor, numbers: Tensor, at: Te
 
 if triton is not None:
 
+    @prepared
     @triton.jit
     def _refresh_ahead_kernel(
         stack, gates, numbers, at, sums, modules, tokens, width, stride_entry, stride_module, stride_batch,

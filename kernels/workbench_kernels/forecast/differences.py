@@ -7,10 +7,13 @@ Everything here moves memory and computes next to nothing: each kernel reads wha
 adds up in float32. Sums run in a fixed order: the same input gives the same bits.
 """
 
+import math
+
 import torch
 from torch import Tensor
 
-from workbench_kernels.operators import operator
+from workbench_kernels.launch import prepared
+from workbench_kernels.operation import Operation
 from workbench_kernels.tiles import arithmetic, next_power_of_2, why_not
 
 try:
@@ -34,7 +37,7 @@ def forecast_modules(hidden: Tensor, derivatives: Tensor, gates: Tensor, weights
     weights (batch, entries). Modules are added in their order, in float32 (float64 for float64 input); the result has
     hidden's dtype. Differentiable once, the backward pass in plain PyTorch. On CUDA it needs Triton.
     """
-    return torch.ops.workbench.forecast_modules(hidden, derivatives, gates, weights)
+    return _forecast_modules(hidden, derivatives, gates, weights)
 
 
 def forecast(derivatives: Tensor, weights: Tensor, out: Tensor | None = None) -> Tensor:
@@ -55,7 +58,7 @@ def refresh_derivatives(feature: Tensor, derivatives: Tensor, rates: Tensor) -> 
     feature (batch, tokens, width), derivatives (batch, entries, tokens, width), rates (batch,): one over the
     steps since the last refresh. The result is a new tensor. Differentiable once. On CUDA it needs Triton.
     """
-    return torch.ops.workbench.refresh_derivatives(feature, derivatives, rates)
+    return _refresh_derivatives(feature, derivatives, rates)
 
 
 def refresh_(feature: Tensor, derivatives: Tensor, rates: Tensor) -> None:
@@ -85,7 +88,12 @@ def error_sums(hidden: Tensor, derivatives: Tensor, weights: Tensor) -> Tensor:
     forecast is never written down. The result is float32 (float64 for float64 input), its sums in a fixed order.
     Differentiable once. On CUDA it needs Triton.
     """
-    return torch.ops.workbench.error_sums(hidden, derivatives, weights)
+    return _error_sums(hidden, derivatives, weights, False)
+
+
+def error_means(hidden: Tensor, derivatives: Tensor, weights: Tensor) -> Tensor:
+    """The same as means, in hidden's dtype; NaN of no numbers."""
+    return _error_sums(hidden, derivatives, weights, True)
 
 
 # --- CUDA ------------------------------------------------------------------------------------------------------------
@@ -112,12 +120,11 @@ def _forecast_on_cuda(
     gates = (gates if gates.stride(2) == 1 else gates.contiguous()) if gated else out
     grid, rows, columns = _grid(batch, tokens, width, FORECAST_TILE)
     unroll = next(count for count in (UNROLL, 2, 1) if modules % count == 0)
-    with torch.cuda.device_of(out):
-        _forecast_kernel[grid](
-            hidden, derivatives, gates, weights, out, modules, tokens, width, *derivatives.stride()[:3],
-            gates.stride(0) if gated else 0, gates.stride(1) if gated else 0, *weights.stride(),
-            ENTRIES=entries, GATED=gated, UNROLL=unroll, ROWS=rows, COLUMNS=columns, num_warps=FORECAST_WARPS,
-        )  # fmt: skip
+    _forecast_kernel[grid](
+        hidden, derivatives, gates, weights, out, modules, tokens, width, *derivatives.stride()[:3],
+        gates.stride(0) if gated else 0, gates.stride(1) if gated else 0, *weights.stride(),
+        ENTRIES=entries, GATED=gated, UNROLL=unroll, ROWS=rows, COLUMNS=columns, num_warps=FORECAST_WARPS,
+    )  # fmt: skip
     return out
 
 
@@ -131,11 +138,10 @@ def _refresh_on_cuda(feature: Tensor, old: Tensor, new: Tensor, rates: Tensor) -
     feature = feature.contiguous()
     batch, tokens, width = feature.shape
     grid, rows, columns = _grid(batch, tokens, width, REFRESH_TILE)
-    with torch.cuda.device_of(feature):
-        _refresh_kernel[grid](
-            feature, old, new, rates, tokens, width, *old.stride()[:2], *new.stride()[:2], rates.stride(0),
-            ENTRIES=new.shape[1], ROWS=rows, COLUMNS=columns, num_warps=REFRESH_WARPS,
-        )  # fmt: skip
+    _refresh_kernel[grid](
+        feature, old, new, rates, tokens, width, *old.stride()[:2], *new.stride()[:2], rates.stride(0),
+        ENTRIES=new.shape[1], ROWS=rows, COLUMNS=columns, num_warps=REFRESH_WARPS,
+    )  # fmt: skip
 
 
 def _add_gated_on_cuda(hidden: Tensor, feature: Tensor, gates: Tensor) -> Tensor:
@@ -143,27 +149,28 @@ def _add_gated_on_cuda(hidden: Tensor, feature: Tensor, gates: Tensor) -> Tensor
     batch, tokens, width = feature.shape
     out = torch.empty_like(hidden)
     grid, rows, columns = _grid(batch, tokens, width, ADD_TILE)
-    with torch.cuda.device_of(feature):
-        _add_gated_kernel[grid](
-            hidden, feature, gates, out, tokens, width, gates.stride(0),
-            ROWS=rows, COLUMNS=columns, num_warps=ADD_WARPS,
-        )  # fmt: skip
+    _add_gated_kernel[grid](
+        hidden, feature, gates, out, tokens, width, gates.stride(0),
+        ROWS=rows, COLUMNS=columns, num_warps=ADD_WARPS,
+    )  # fmt: skip
     return out
 
 
-def error_sums_triton(hidden: Tensor, derivatives: Tensor, weights: Tensor) -> Tensor:
+def error_sums_triton(hidden: Tensor, derivatives: Tensor, weights: Tensor, mean: bool) -> Tensor:
     hidden, derivatives = hidden.contiguous(), _with_dense_rows(derivatives)
     batch, entries, tokens, width = derivatives.shape
+    sums = hidden.new_empty(batch, 2, dtype=hidden.dtype if mean else torch.float32)
+    if not hidden.numel():
+        return sums.fill_(math.nan if mean else 0.0)
     (programs,), rows, columns = _grid(batch, tokens, width, ERROR_TILE)
     pieces = programs // batch
-    partials = torch.empty(batch, 2, pieces, dtype=torch.float32, device=hidden.device)
-    sums = torch.empty(batch, 2, dtype=torch.float32, device=hidden.device)
-    with torch.cuda.device_of(hidden):
-        _error_kernel[(programs,)](
-            hidden, derivatives, weights, partials, tokens, width, *derivatives.stride()[:2], *weights.stride(),
-            ENTRIES=entries, ROWS=rows, COLUMNS=columns, num_warps=ERROR_WARPS,
-        )  # fmt: skip
-        _sum_kernel[(2 * batch,)](partials, sums, pieces, BLOCK=min(1024, next_power_of_2(pieces)), num_warps=4)
+    partials = hidden.new_empty(batch, 2, pieces, dtype=torch.float32)
+    _error_kernel[(programs,)](
+        hidden, derivatives, weights, partials, tokens, width, *derivatives.stride()[:2], *weights.stride(),
+        ENTRIES=entries, ROWS=rows, COLUMNS=columns, num_warps=ERROR_WARPS,
+    )  # fmt: skip
+    scale = 1 / (tokens * width) if mean else 1.0
+    _sum_kernel[(2 * batch,)](partials, sums, pieces, scale, BLOCK=min(1024, next_power_of_2(pieces)), num_warps=4)
     return sums
 
 
@@ -210,10 +217,12 @@ def _refresh_in_pieces(feature: Tensor, old: Tensor, rates: Tensor, new: Tensor)
         entry = following
 
 
-def error_sums_torch(hidden: Tensor, derivatives: Tensor, weights: Tensor) -> Tensor:
+def error_sums_torch(hidden: Tensor, derivatives: Tensor, weights: Tensor, mean: bool) -> Tensor:
     dtype = arithmetic(hidden.dtype)
     truth = hidden.to(dtype)
     off = _combined(derivatives.to(dtype), weights).sub_(truth)
+    if mean:
+        return torch.stack([part.abs().mean((1, 2)) for part in (off, truth)], dim=1).to(hidden.dtype)
     return torch.stack([part.abs().sum((1, 2)) for part in (off, truth)], dim=1)
 
 
@@ -225,50 +234,27 @@ def _combined(derivatives: Tensor, weights: Tensor) -> Tensor:
     return total
 
 
-# --- the operators ---------------------------------------------------------------------------------------------------
+# --- the operations --------------------------------------------------------------------------------------------------
 
 
-def _forecast_modules(hidden: Tensor, derivatives: Tensor, gates: Tensor, weights: Tensor) -> Tensor:
+def _forecast_modules_on_cuda(hidden: Tensor, derivatives: Tensor, gates: Tensor, weights: Tensor) -> Tensor:
     chosen = forecast_modules_triton if has_kernel(hidden) else forecast_modules_torch
     return chosen(hidden, derivatives, gates, weights)
 
 
-def _refresh_derivatives(feature: Tensor, derivatives: Tensor, rates: Tensor) -> Tensor:
+def _refresh_derivatives_on_cuda(feature: Tensor, derivatives: Tensor, rates: Tensor) -> Tensor:
     chosen = refresh_derivatives_triton if has_kernel(feature) else refresh_derivatives_torch
     return chosen(feature, derivatives, rates)
 
 
-def _error_sums(hidden: Tensor, derivatives: Tensor, weights: Tensor) -> Tensor:
+def _error_sums_on_cuda(hidden: Tensor, derivatives: Tensor, weights: Tensor, mean: bool) -> Tensor:
     chosen = error_sums_triton if has_kernel(hidden) else error_sums_torch
-    return chosen(hidden, derivatives, weights)
+    return chosen(hidden, derivatives, weights, mean)
 
 
-operator("forecast_modules", cuda=_forecast_modules, cpu=forecast_modules_torch)
-operator("refresh_derivatives", cuda=_refresh_derivatives, cpu=refresh_derivatives_torch)
-operator("error_sums", cuda=_error_sums, cpu=error_sums_torch)
-
-
-@torch.library.register_fake("workbench::forecast_modules")
-def _(hidden: Tensor, derivatives: Tensor, gates: Tensor, weights: Tensor) -> Tensor:
-    return hidden.new_empty(hidden.shape)
-
-
-@torch.library.register_fake("workbench::refresh_derivatives")
-def _(feature: Tensor, derivatives: Tensor, rates: Tensor) -> Tensor:
-    return derivatives.new_empty(derivatives.shape)
-
-
-@torch.library.register_fake("workbench::error_sums")
-def _(hidden: Tensor, derivatives: Tensor, weights: Tensor) -> Tensor:
-    return hidden.new_empty(len(hidden), 2, dtype=arithmetic(hidden.dtype))
-
-
-def _keep(ctx, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-    ctx.save_for_backward(*inputs)
-
-
-def _differentiate_forecast(ctx, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    hidden, derivatives, gates, weights = ctx.saved_tensors
+def _differentiate_forecast(
+    grad: Tensor, hidden: Tensor, derivatives: Tensor, gates: Tensor, weights: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     dtype = arithmetic(hidden.dtype)
     g, stack, alpha, w = (each.to(dtype) for each in (grad, derivatives, gates, weights))
     gated = g[:, None] * alpha[:, :, None]  # (batch, modules, tokens, width)
@@ -276,16 +262,17 @@ def _differentiate_forecast(ctx, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, 
     grad_gates = torch.einsum("btd,bketd,be->bkd", g, stack, w)
     grad_weights = torch.einsum("bktd,bketd->be", gated, stack)
     return (
-        grad.to(hidden.dtype),
+        grad.to(hidden.dtype, copy=True),
         grad_stack.to(derivatives.dtype),
         grad_gates.to(gates.dtype),
         grad_weights.to(weights.dtype),
     )
 
 
-def _differentiate_refresh(ctx, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _differentiate_refresh(
+    grad: Tensor, feature: Tensor, derivatives: Tensor, rates: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
     """Entry i + 1 passes ``rate`` times its gradient on to entry i, and takes as much from the old entry i."""
-    feature, derivatives, rates = ctx.saved_tensors
     dtype = arithmetic(feature.dtype)
     g, old, rate = grad.to(dtype), derivatives.to(dtype), rates.to(dtype)
     slowness = rate[:, None, None]
@@ -298,23 +285,42 @@ def _differentiate_refresh(ctx, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         grad_rate += (above * (new[entry] - old[:, entry])).sum((1, 2))
         grad_old[:, entry] = -slowness * above
         above = g[:, entry] + slowness * above
-    return above.to(feature.dtype), grad_old.to(derivatives.dtype), grad_rate.to(rates.dtype)
+    return above.to(feature.dtype, copy=True), grad_old.to(derivatives.dtype), grad_rate.to(rates.dtype)
 
 
-def _differentiate_error(ctx, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    hidden, derivatives, weights = ctx.saved_tensors
-    dtype = grad.dtype
+def _differentiate_error(
+    grad: Tensor, hidden: Tensor, derivatives: Tensor, weights: Tensor, mean: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    dtype = arithmetic(hidden.dtype)
     truth, stack, w = (each.to(dtype) for each in (hidden, derivatives, weights))
-    off = grad[:, 0, None, None] * (_combined(stack, w) - truth).sign()
+    above = grad.to(dtype) / hidden[0].numel() if mean else grad.to(dtype)
+    off = above[:, 0, None, None] * (_combined(stack, w) - truth).sign()
     grad_stack = off[:, None] * w[:, :, None, None]
     grad_weights = torch.einsum("btd,betd->be", off, stack)
-    grad_hidden = grad[:, 1, None, None] * truth.sign() - off
+    grad_hidden = above[:, 1, None, None] * truth.sign() - off
     return grad_hidden.to(hidden.dtype), grad_stack.to(derivatives.dtype), grad_weights.to(weights.dtype)
 
 
-torch.library.register_autograd("workbench::forecast_modules", _differentiate_forecast, setup_context=_keep)
-torch.library.register_autograd("workbench::refresh_derivatives", _differentiate_refresh, setup_context=_keep)
-torch.library.register_autograd("workbench::error_sums", _differentiate_error, setup_context=_keep)
+_forecast_modules = Operation(
+    "forecast_modules",
+    forward={"cuda": _forecast_modules_on_cuda, "cpu": forecast_modules_torch},
+    backward=_differentiate_forecast,
+    fake=lambda hidden, derivatives, gates, weights: hidden.new_empty(hidden.shape),
+)
+_refresh_derivatives = Operation(
+    "refresh_derivatives",
+    forward={"cuda": _refresh_derivatives_on_cuda, "cpu": refresh_derivatives_torch},
+    backward=_differentiate_refresh,
+    fake=lambda feature, derivatives, rates: derivatives.new_empty(derivatives.shape),
+)
+_error_sums = Operation(
+    "error_sums",
+    forward={"cuda": _error_sums_on_cuda, "cpu": error_sums_torch},
+    backward=_differentiate_error,
+    fake=lambda hidden, derivatives, weights, mean: hidden.new_empty(
+        len(hidden), 2, dtype=hidden.dtype if mean else arithmetic(hidden.dtype)
+    ),
+)
 
 
 # --- the kernels -----------------------------------------------------------------------------------------------------
@@ -337,6 +343,7 @@ if triton is not None:
     def _stream(pointer, mask):
         return tl.load(pointer, mask=mask, other=0.0, eviction_policy="evict_first").to(tl.float32)
 
+    @prepared
     @triton.jit
     def _forecast_kernel(
         hidden, derivatives, gates, weights, out, modules, tokens, width,
@@ -363,6 +370,7 @@ if triton is not None:
                 source += stride_module  # a pointer goes further than 32 bits
         tl.store(out + own, total, mask=mask)
 
+    @prepared
     @triton.jit
     def _refresh_kernel(
         feature, old, new, rates, tokens, width, old_batch, old_entry, new_batch, new_entry, rate_stride,
@@ -380,6 +388,7 @@ if triton is not None:
             else:
                 tl.store(new + batch * new_batch + entry * new_entry + place, value, mask=mask)
 
+    @prepared
     @triton.jit
     def _add_gated_kernel(
         hidden, feature, gates, out, tokens, width, gate_stride, ROWS: tl.constexpr, COLUMNS: tl.constexpr
@@ -391,6 +400,7 @@ if triton is not None:
         value = tl.load(feature + own, mask=mask, other=0.0).to(tl.float32)
         tl.store(out + own, before + gate * value, mask=mask)
 
+    @prepared
     @triton.jit
     def _error_kernel(
         hidden, derivatives, weights, partials, tokens, width,
@@ -409,11 +419,12 @@ if triton is not None:
         tl.store(to, tl.sum(tl.abs(forecast - truth)))
         tl.store(to + tiles, tl.sum(tl.abs(truth)))
 
+    @prepared
     @triton.jit
-    def _sum_kernel(partials, sums, pieces, BLOCK: tl.constexpr):
+    def _sum_kernel(partials, sums, pieces, scale, BLOCK: tl.constexpr):
         which = tl.program_id(0)
         columns = tl.arange(0, BLOCK)
         total = tl.zeros((BLOCK,), tl.float32)
         for start in range(0, pieces, BLOCK):
             total += tl.load(partials + which * pieces + start + columns, mask=start + columns < pieces, other=0.0)
-        tl.store(sums + which, tl.sum(total))
+        tl.store(sums + which, tl.sum(total) * scale)

@@ -7,6 +7,7 @@ its time is what launching them takes: the tokens of DiT-XL/2 for two samples ar
 import torch
 from torch import Tensor
 
+from workbench_kernels.launch import prepared
 from workbench_kernels.tiles import next_power_of_2, why_not
 
 try:
@@ -50,14 +51,13 @@ def embed_patches(
     patch = round((values // channels) ** 0.5)
     out = torch.empty(batch * copies, tokens, width, dtype=weight.dtype, device=weight.device)
     rows, columns = EMBED_ROWS, max(16, min(EMBED_COLUMNS, next_power_of_2(width)))
-    with torch.cuda.device_of(out):
-        _embed_kernel[(-(-tokens // rows), -(-width // columns), batch * copies)](
-            images, weight.contiguous(), bias, position.contiguous(), out if added is None else added,
-            images if at is None else at, out, batch, tokens, width,
-            1 if added is None else len(added), 0 if added is None else added.stride(0),
-            CHANNELS=channels, SIDE=side, PATCH=patch, ADD=added is not None,
-            VALUES=max(16, next_power_of_2(values)), ROWS=rows, COLUMNS=columns, num_warps=EMBED_WARPS,
-        )  # fmt: skip
+    _embed_kernel[(-(-tokens // rows), -(-width // columns), batch * copies)](
+        images, weight.contiguous(), bias, position.contiguous(), out if added is None else added,
+        images if at is None else at, out, batch, tokens, width,
+        1 if added is None else len(added), 0 if added is None else added.stride(0),
+        CHANNELS=channels, SIDE=side, PATCH=patch, ADD=added is not None,
+        VALUES=max(16, next_power_of_2(values)), ROWS=rows, COLUMNS=columns, num_warps=EMBED_WARPS,
+    )  # fmt: skip
     return out
 
 
@@ -93,18 +93,18 @@ def update_images_(
     rows, count, width = tokens.shape
     patch = round(side / count**0.5)
     values, block = next_power_of_2(channels * patch * patch), next_power_of_2(width)
-    with torch.cuda.device_of(images):
-        _update_kernel[(count, batch)](
-            images, tokens.contiguous(), head, weight.contiguous(), bias, numbers, at, arrived, batch, count,
-            width, *head.stride()[:3], numbers.stride(0), guidance, epsilon, 1 / width,
-            CHANNELS=channels, CHANNELS_OUT=len(weight) // (patch * patch), SIDE=side, PATCH=patch,
-            GUIDED=rows != batch, VALUES=values, WIDTH=block,
-            num_warps=max(1, min(16, values * block // PER_WARP)),
-        )  # fmt: skip
+    _update_kernel[(count, batch)](
+        images, tokens.contiguous(), head, weight.contiguous(), bias, numbers, at, arrived, batch, count,
+        width, *head.stride()[:3], numbers.stride(0), guidance, epsilon, 1 / width,
+        CHANNELS=channels, CHANNELS_OUT=len(weight) // (patch * patch), SIDE=side, PATCH=patch,
+        GUIDED=rows != batch, VALUES=values, WIDTH=block,
+        num_warps=max(1, min(16, values * block // PER_WARP)),
+    )  # fmt: skip
 
 
 if triton is not None:
 
+    @prepared
     @triton.jit
     def _embed_kernel(
         images, weight, bias, position, added, at, out, batch, tokens, width, places, place_stride,
@@ -146,6 +146,7 @@ if triton is not None:
         factor = tl.load(head + head_part + column, mask=real, other=0.0).to(tl.float32)
         return tl.sum((centred * scale[:, None] * factor + shift) * matrix.to(tl.float32), 1)
 
+    @prepared
     @triton.jit
     def _update_kernel(
         images, tokens, head, weight, bias, numbers, at, arrived, batch, count, width,
