@@ -1,11 +1,15 @@
 """What the forecasts of this chapter share: the schedule, the weights of a forecast, and a stack of differences."""
 
+import functools
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+from workbench_kernels.forecast.trajectory import Combination
 
 Stack = Float[Tensor, "batch entries tokens width"]
 Feature = Float[Tensor, "batch tokens width"]
@@ -140,3 +144,26 @@ def factors_by_age(steps: int, *orders: int) -> Float[Tensor, "ages refreshes nu
             known = [weight * (place < refreshes) for stack in stacks for place, weight in enumerate(stack)]
             found[age, refreshes] = torch.tensor([1 / age if age else 0, *known], dtype=torch.float64)
     return found
+
+
+@torch.compiler.assume_constant_result
+def seen_tables(
+    steps: int, interval: int, first_full: int, order: int, weights: str
+) -> tuple[Int[Tensor, "one steps entries"], Float[Tensor, "one steps entries"]]:
+    """Of every step of a schedule the features that its forecast is a sum of, and how much of each: steps, and factors
+    in float64, on the CPU. At a full step the feature itself. What ``workbench_kernels.forecast.trajectory`` takes.
+    """
+    chosen, factors = _seen_tables(steps, interval, first_full, order, weights)
+    return torch.from_numpy(chosen), torch.from_numpy(factors)
+
+
+@functools.lru_cache(maxsize=256)
+def _seen_tables(steps: int, interval: int, first_full: int, order: int, weights: str) -> tuple[np.ndarray, np.ndarray]:
+    known, rows = Combination(order), []
+    for step, full in enumerate(full_steps(steps, interval, first_full)):
+        if full:
+            known.refresh(step)
+        found = forecast_weights(step - known.steps[0], known.gap, len(known.differences), weights)
+        rows.append(known.forecast(found))
+    chosen, factors = zip(*rows, strict=True)
+    return np.array([chosen], dtype=np.int64), np.array([factors], dtype=np.float64)

@@ -28,13 +28,13 @@ def method(name: str, title: str, idea: str, **settings: object) -> Method:
 
 
 def check_features(name: str, features: Tensor, axes: int) -> None:
-    """Raise ``ValueError`` unless features is a floating tensor of so many axes with something in it."""
+    """Raise ``ValueError`` unless features is a floating tensor of so many axes, with a step at least."""
     if not features.is_floating_point():
         raise ValueError(f"{name} takes floating-point numbers, not {str(features.dtype)[6:]}.")
-    if features.ndim != axes or 0 in features.shape:
+    if features.ndim != axes or not features.shape[-3]:
         before = "batch, " if axes == 4 else "batch, blocks, "
         raise ValueError(
-            f"{name} takes features ({before}steps, tokens, width) with something in each, not {tuple(features.shape)}."
+            f"{name} takes features ({before}steps, tokens, width) with one step at least, not {tuple(features.shape)}."
         )
 
 

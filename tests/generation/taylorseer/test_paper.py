@@ -12,7 +12,6 @@ from workbench.generation.taylorseer import (
     DerivativeCache,
     factors_by_age,
     feature_reuse,
-    forecast_matrix,
     forecast_modules,
     forecast_weights,
     full_count,
@@ -22,6 +21,7 @@ from workbench.generation.taylorseer import (
     refreshed,
     reuse_weights,
     schedule,
+    seen_tables,
     tables,
     taylor_weights,
     taylorseer,
@@ -152,15 +152,16 @@ def test_tables_make_the_caches_forecasts(order, weights):
         age += 1
 
 
-def test_forecasts_are_linear_in_what_was_computed():
-    full, features = full_steps(17, 3, 2), torch.randn(1, 17, 2, 2).double()
-    matrix = forecast_matrix(full, 2, "taylor")
-    assert matrix.shape == (17, sum(full))
-    assert torch.equal(matrix[torch.tensor(full)], torch.eye(sum(full), dtype=torch.float64))
-    found = torch.einsum("sf,bftd->bstd", matrix, features[:, torch.tensor(full)])
-    assert_close(found, taylorseer.reference(features, interval=3), tolerance=1e-12)
-    with pytest.raises(ValueError, match="Step 0"):
-        forecast_matrix([False, True], 1, "taylor")
+@pytest.mark.parametrize("weights", ["taylor", "newton"])
+@pytest.mark.parametrize("order", [0, 2, 4])
+def test_forecasts_are_sums_of_a_few_computed_features(order, weights):
+    full, features = torch.tensor(full_steps(17, 3, 2)), torch.randn(1, 17, 2, 2).double()
+    chosen, factors = (table[0] for table in seen_tables(17, 3, 2, order, weights))
+    assert chosen.shape == factors.shape == (17, order + 1) and full[chosen].all()
+    assert torch.equal(chosen[full, 0], full.nonzero().flatten()), "a full step is seen as it was computed"
+    assert (factors[full, 0] == 1).all() and not factors[full, 1:].any()
+    found = torch.einsum("se,bsetd->bstd", factors, features[:, chosen])
+    assert_close(found, taylorseer.reference(features, interval=3, order=order, weights=weights), tolerance=1e-11)
 
 
 # --- how accurate ----------------------------------------------------------------------------------------------------
@@ -250,9 +251,11 @@ def test_a_refresh_is_the_recurrence(implementation):
         (taylorseer, (torch.randn(3, 4, 5),)),
         (taylorseer, (torch.ones(1, 2, 3, 4, dtype=torch.int64),)),
         (feature_reuse, (torch.randn(1, 0, 2, 2),)),
+        (feature_reuse, (torch.randn(2, 2),)),
         (forecast_modules, (torch.randn(1, 2, 3), torch.randn(1, 2, 2, 2, 3), torch.randn(1, 3, 3), torch.ones(1, 2))),
         (forecast_modules, (torch.randn(1, 2, 3), torch.randn(1, 2, 2, 2, 3), torch.randn(1, 2, 3), torch.ones(1, 3))),
         (refresh_derivatives, (torch.randn(1, 2, 3), torch.randn(1, 2, 2, 4), torch.ones(1))),
+        (refresh_derivatives, (torch.randn(1, 2, 3), torch.randn(1, 0, 2, 3), torch.ones(1))),
         (refresh_derivatives, (torch.randn(1, 2, 3), torch.randn(1, 2, 2, 3), torch.ones(2))),
     ],
 )

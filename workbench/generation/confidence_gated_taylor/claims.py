@@ -1,6 +1,6 @@
-"""What the paper on confidence-gated Taylor claims, and how it is settled here."""
+"""What the paper on confidence-gated Taylor claims, how it is settled, and what is recorded for it on a GPU."""
 
-from workbench.paper import Claim
+from workbench.paper import Claim, Recording, SamplingRun
 
 DIGITS = "PSNR of digits to the uncached sampler's from the same noise, 50 Euler steps"
 
@@ -79,4 +79,27 @@ CLAIMS = (
         must_hold=("gpu",),
         caveat="The weights are random, so the threshold is set for as many full steps, not for quality.",
     ),
+)
+
+RECORDINGS = (
+    Recording(
+        group="first block of DiT-XL/2, order 3",
+        methods=("gate_error",),
+        sizes=(256, 1024, 4096),
+        shape={"batch": 2, "width": 1152, "order": 3},
+        directions=("forward",),
+    ),
+    Recording(
+        group="a trajectory",
+        methods=("confidence_gated_taylor", "first_block_cache"),
+        sizes=(50,),
+        shape={"batch": 4, "tokens": 256, "width": 1152},
+        directions=("forward",),
+    ),
+)
+
+SAMPLING = (
+    *(SamplingRun(caching="last_block_forecast", options={"interval": interval}) for interval in (3, 5)),
+    *(SamplingRun(caching="confidence_gated_taylor", options={"order_first": 3}, full=full) for full in (18, 11)),
+    SamplingRun(caching="first_block_cache", full=18),
 )

@@ -1,9 +1,10 @@
 """What CG-Taylor's methods take: examples, costs, memory, and the errors for what does not fit."""
 
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from workbench.controls import Range
@@ -12,6 +13,15 @@ from workbench.generation.trajectories import Batch, Tokens, Width, trajectories
 from workbench.paper import Cost, Example, standard_normal
 
 Order = Annotated[int, Range(0, 4), "Highest derivative that is kept."]
+Blocks = Float[Tensor, "batch blocks steps tokens width"]
+Threshold = Annotated[
+    float, Range(0.0, 1.0), "Relative error of the first block's forecast from which on it is refused."
+]
+Change = Annotated[
+    float, Range(0.0, 1.0), "Relative change of what the first block adds from which on all is computed."
+]
+Warmup = Annotated[int, Range(0, 12), "Steps up to this one are full."]
+Scope = Annotated[Literal["batch", "sample"], "One decision for the batch, or one for each sample."]
 
 
 def blocks_example(blocks: int) -> Callable[..., Example]:
@@ -69,23 +79,27 @@ def gate_cost(hidden: Tensor, derivatives: Tensor, weights: Tensor) -> Cost:
 
 
 def blocks_workspace(implementation: str, features: Tensor, **options: object) -> int:
-    """Reference: forecasts before they are stacked, and the differences. Fast: the square of the steps, for every
-    sample at most; and 16-bit numbers in 32."""
+    """Reference: forecasts before they are stacked, and the differences. Fast on CUDA: tables and the sums of tiles; on
+    a CPU the square of the steps, for every sample at most, the outputs that are used, and 16-bit numbers in 32."""
     batch, _, steps, *_ = features.shape
     wider = 1 if features.element_size() >= 4 else 3
-    one = features[:, 0].numel() * features.element_size()
-    stacks = 12 * wider * one // steps
+    one = features[:, 0].nbytes
     if implementation == "reference":
-        return one + stacks
-    squares = (3 if features.is_cpu else 1) * 8 * steps**2 * (batch if options.get("scope") == "sample" else 1)
-    return squares + stacks + 2 * (wider - 1) * one
+        return one + 12 * wider * one // steps
+    groups = batch if options.get("scope") == "sample" else 1
+    if features.is_cuda and features.element_size() < 8:
+        return 128 * steps * groups + one // steps // 64
+    squares = max(4, features.element_size()) * steps**2 * groups
+    return squares + 6 * wider * one // steps + (one if wider == 1 else 5 * one)
 
 
 def cache_workspace(implementation: str, features: Tensor, **options: object) -> int:
     """Reference: forecasts before they are stacked, and what is used again. Fast: a few trajectories."""
-    one = features[:, 0].numel() * features.element_size()
+    one = features[:, 0].nbytes
     wider = 1 if features.element_size() >= 4 else 3
-    return wider * (one + 6 * one // features.shape[2]) if implementation == "reference" else 3 * wider * one
+    if implementation == "reference":
+        return wider * (one + 6 * one // features.shape[2])
+    return 3 * one if wider == 1 else 14 * one
 
 
 def gate_workspace(implementation: str, hidden: Tensor, derivatives: Tensor, weights: Tensor) -> int:
@@ -107,7 +121,7 @@ def check_blocks(name: str, features: Tensor, count: int) -> None:
 
 def check_gate(hidden: Tensor, derivatives: Tensor, weights: Tensor) -> None:
     shapes = [tuple(each.shape) for each in (hidden, derivatives, weights)]
-    fits = derivatives.ndim == 4 and 0 not in shapes[1] and shapes[0] == (shapes[1][0], *shapes[1][2:])
+    fits = derivatives.ndim == 4 and shapes[1][1] and shapes[0] == (shapes[1][0], *shapes[1][2:])
     if not fits or shapes[2] != shapes[1][:2]:
         raise ValueError(
             "gate_error takes hidden (batch, tokens, width), derivatives (batch, entries, tokens, width) and weights "

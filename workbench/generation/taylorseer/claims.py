@@ -1,6 +1,8 @@
-"""What the paper on TaylorSeer claims, and how it is settled here."""
+"""What the paper on TaylorSeer claims, how it is settled here, and what is recorded for it on a GPU."""
 
-from workbench.paper import Claim
+from workbench.paper import Claim, Recording, SamplingRun
+
+DIT_XL_2 = {"batch": 2, "width": 1152}
 
 CLAIMS = (
     Claim(
@@ -75,5 +77,44 @@ CLAIMS = (
         unit="FID",
         how="not measured",
         caveat="Needs DiT-XL/2's trained weights and ImageNet.",
+    ),
+)
+
+RECORDINGS = (
+    Recording(
+        group="all modules of DiT-XL/2, order 4",
+        methods=("forecast_modules",),
+        sizes=(256, 1024),
+        shape={**DIT_XL_2, "modules": 56, "order": 4},
+        directions=("forward",),
+    ),
+    Recording(
+        group="all modules of DiT-XL/2, order 1",
+        methods=("forecast_modules",),
+        sizes=(256, 1024),
+        shape={**DIT_XL_2, "modules": 56, "order": 1},
+        directions=("forward",),
+    ),
+    Recording(
+        group="one module of DiT-XL/2, order 4",
+        methods=("refresh_derivatives",),
+        sizes=(256, 1024, 4096),
+        shape={**DIT_XL_2, "order": 4},
+        directions=("forward",),
+    ),
+    Recording(
+        group="a trajectory, order 2",
+        methods=("taylorseer", "feature_reuse"),
+        sizes=(50,),
+        shape={"batch": 8, "tokens": 256, "width": 1152},
+        directions=("forward",),
+    ),
+)
+
+SAMPLING = (
+    *(SamplingRun(caching="feature_reuse", options={"interval": interval, "first_full": 2}) for interval in (3, 5)),
+    *(
+        SamplingRun(caching="taylorseer", options={"interval": interval, "order": order})
+        for interval, order in ((3, 1), (4, 1), (5, 1), (6, 1), (3, 3), (5, 4))
     ),
 )

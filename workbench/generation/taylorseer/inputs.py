@@ -107,13 +107,16 @@ def trajectory_workspace(
     first_full: int = 2,
     **options: object,
 ) -> int:
-    """Reference: the forecasts before they are stacked, and two stacks of differences. Fast: the computed features."""
+    """Reference: the forecasts before they are stacked, and two stacks of differences. Fast: nothing on CUDA, the
+    computed features on a CPU."""
     batch, steps, *_ = features.shape
     wider = 1 if features.element_size() >= 4 else 3
     one = features.nbytes // steps
     full = full_count(steps, interval, first_full)
     if implementation == "reference":
         return wider * one * (steps - full + 2 * (order + 1) + 3)
+    if features.is_cuda and features.element_size() < 8:
+        return 64 * steps
     return wider * one * full + (features.nbytes * wider if wider > 1 else 0)
 
 
@@ -135,7 +138,7 @@ def stack_workspace(implementation: str, feature: Tensor, derivatives: Tensor, r
 def check_modules(hidden: Tensor, derivatives: Tensor, gates: Tensor, weights: Tensor) -> None:
     """Raise ``ValueError`` unless the four fit together."""
     shapes = [tuple(each.shape) for each in (hidden, derivatives, gates, weights)]
-    fits = derivatives.ndim == 5 and shapes[0] == (shapes[1][0], *shapes[1][3:]) and 0 not in shapes[1]
+    fits = derivatives.ndim == 5 and shapes[0] == (shapes[1][0], *shapes[1][3:]) and shapes[1][2]
     if not fits or shapes[2] != (*shapes[1][:2], shapes[1][4]) or shapes[3] != (shapes[1][0], shapes[1][2]):
         raise ValueError(
             "forecast_modules takes hidden (batch, tokens, width), derivatives (batch, modules, entries, tokens, "
@@ -147,7 +150,7 @@ def check_modules(hidden: Tensor, derivatives: Tensor, gates: Tensor, weights: T
 
 def check_stack(feature: Tensor, derivatives: Tensor, rates: Tensor) -> None:
     shapes = [tuple(each.shape) for each in (feature, derivatives, rates)]
-    fits = derivatives.ndim == 4 and 0 not in shapes[1] and shapes[0] == (shapes[1][0], *shapes[1][2:])
+    fits = derivatives.ndim == 4 and shapes[1][1] and shapes[0] == (shapes[1][0], *shapes[1][2:])
     if not fits or shapes[2] != shapes[1][:1]:
         raise ValueError(
             "refresh_derivatives takes feature (batch, tokens, width), derivatives (batch, entries, tokens, width) and "

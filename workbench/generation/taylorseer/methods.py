@@ -1,0 +1,77 @@
+"""TaylorSeer's methods: two ways to cache, and the two sums that a sampler makes at its steps."""
+
+from collections.abc import Callable
+
+from workbench.generation.taylorseer import fast, reference
+from workbench.generation.taylorseer.inputs import (
+    modules_cost,
+    modules_example,
+    modules_workspace,
+    reuse_workspace,
+    stack_cost,
+    stack_example,
+    stack_workspace,
+    trajectory_cost,
+    trajectory_example,
+    trajectory_workspace,
+)
+from workbench.generation.taylorseer.strategies import ModuleCache, ReuseCache
+from workbench.generation.trajectories import method
+from workbench.paper import Caching, Method
+
+
+def _caching(name: str, title: str, idea: str, workspace: Callable[..., int], strategy: type) -> Method:
+    return method(
+        name,
+        title,
+        idea,
+        slot=Caching(strategy),
+        reference=getattr(reference, name),
+        fast=getattr(fast, name),
+        example=trajectory_example,
+        cost=trajectory_cost,
+        workspace=workspace,
+    )
+
+
+feature_reuse = _caching(
+    "feature_reuse",
+    "Feature reuse (FORA)",
+    "The modules are computed every N-th step; in between their last outputs are used again.",
+    reuse_workspace,
+    ReuseCache,
+)
+
+taylorseer = _caching(
+    "taylorseer",
+    "TaylorSeer",
+    "The modules are computed every N-th step; in between their outputs are forecast from finite differences.",
+    trajectory_workspace,
+    ModuleCache,
+)
+
+forecast_modules = method(
+    "forecast_modules",
+    "Forecast of all modules",
+    "One step of a network whose modules are all forecast: one sum over the whole cache.",
+    slot=None,
+    reference=reference.forecast_modules,
+    fast=fast.forecast_modules,
+    why_not_fast=fast.why_not,
+    example=modules_example,
+    cost=modules_cost,
+    workspace=modules_workspace,
+)
+
+refresh_derivatives = method(
+    "refresh_derivatives",
+    "Refresh of the differences",
+    "A new feature comes in; every difference is formed anew from the one before.",
+    slot=None,
+    reference=reference.refresh_derivatives,
+    fast=fast.refresh_derivatives,
+    why_not_fast=fast.why_not,
+    example=stack_example,
+    cost=stack_cost,
+    workspace=stack_workspace,
+)
