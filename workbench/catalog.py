@@ -10,7 +10,7 @@ import importlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from workbench.paper import Attention, Method, Paper, Toggle
+from workbench.paper import Attention, Block, Method, Mixer, Paper, Toggle
 
 CHAPTERS = (
     "attention",
@@ -66,6 +66,12 @@ def methods(toggle: Toggle | None = None) -> dict[str, Method]:
 def mixers() -> dict[str, Method]:
     """Every method that can mix the tokens of a model in place of attention, by name."""
     return {name: each for name, each in methods().items() if isinstance(each.slot, Attention)}
+
+
+def blocks() -> dict[str, Block]:
+    """Every block that mixes tokens in its own way and that a model can be built of, by name."""
+    slots = (each.slot for each in methods().values())
+    return {block.name: block for slot in slots if isinstance(slot, Mixer) for block in slot.blocks}
 
 
 def method(name: str) -> Method:

@@ -23,7 +23,18 @@ from workbench.method import (
     runs_anywhere,
     standard_normal,
 )
-from workbench.slots import Activation, Attention, Caching, Compression, FeedForward, Mixer, Optimiser, Slot, Toggle
+from workbench.slots import (
+    Activation,
+    Attention,
+    Block,
+    Caching,
+    Compression,
+    FeedForward,
+    Mixer,
+    Optimiser,
+    Slot,
+    Toggle,
+)
 from workbench.study import Axes, Study
 
 if TYPE_CHECKING:
@@ -34,6 +45,7 @@ __all__ = [
     "Attention",
     "Axes",
     "Baseline",
+    "Block",
     "Caching",
     "Claim",
     "Compression",

@@ -6,12 +6,15 @@ dashboard offers it. ``toggle`` is the one place where a slot becomes one of the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
+    import torch
+
     from workbench.controls import Signature
+    from workbench.method import Method
 
 Toggle = Literal["attention", "activation", "hierarchy", "doubly_stochastic", "caching"]
 
@@ -32,8 +35,33 @@ class Attention:
 
 
 @dataclass(frozen=True)
+class Block:
+    """A residual block that a vision transformer can be built of, in place of mixing and feed-forward part.
+
+    name, title, phrase  by which a model chooses it, and what people are told: "a gated unit; tokens do not meet"
+    method               whose knobs and implementations the block takes
+    make(width, hidden, *, tokens, feed_forward, implementation, **knobs) -> nn.Module for x (batch, tokens, width);
+                         ``feed_forward`` is the activation of a feed-forward part, or None for none. Its property
+                         ``token_map`` is the matrix (tokens, tokens) that mixes the tokens, or None if nothing does
+    closing_norm         whether the classifier behind the last block wants its input normalised
+    """
+
+    name: str
+    title: str
+    phrase: str
+    method: Method
+    make: Callable[..., torch.nn.Module]
+    closing_norm: bool = True
+
+
+@dataclass(frozen=True)
 class Mixer:
-    """Mixes tokens without query, key and value: x (batch, tokens, width) gives the same shape."""
+    """Mixes tokens without query, key and value: x (batch, tokens, width) gives the same shape.
+
+    ``blocks`` are what a model is built of to use it.
+    """
+
+    blocks: tuple[Block, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from workbench import catalog
 from workbench.feedforward.activator import macs
 from workbench.models import vit
-from workbench.models.vit import OWN_MIXERS, ViT, ViTConfig, mixers
+from workbench.models.vit import ViT, ViTConfig, mixers, no_attention
 from workbench.tasks import images
 
 SMALL = ViTConfig(depth=2, width=16, heads=2)
@@ -34,7 +34,8 @@ def shuffled(pixels, order, patch=2):
 
 
 def test_every_mixer_of_the_catalog_can_be_chosen():
-    assert set(mixers()) == {name for name, method in catalog.methods().items() if method.shows_map} | set(OWN_MIXERS)
+    mapped = {name for name, method in catalog.methods().items() if method.shows_map}
+    assert set(mixers()) == mapped | set(no_attention())
 
 
 @every_mixer
@@ -113,7 +114,7 @@ def test_a_gated_activation_costs_as_many_weights():
 # --- looked into -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("mixer", [name for name in mixers() if name not in OWN_MIXERS])
+@pytest.mark.parametrize("mixer", [name for name in mixers() if name not in no_attention()])
 def test_the_maps_are_what_multiplies_the_values(mixer):
     """The first block, computed once more with its map in place of its attention."""
     model, pixels = made(mixer=mixer), pictures(1)

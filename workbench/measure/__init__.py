@@ -6,7 +6,7 @@ result gets no time. ``sweep`` yields one row after the other, so that a caller 
 """
 
 from workbench.measure.correctness import Check, relative_error
-from workbench.measure.memory import memory_limit, peak_bytes
+from workbench.measure.memory import memory_limit, peak_bytes, saved_bytes
 from workbench.measure.recording import record
 from workbench.measure.records import COLUMNS, frame, load, machine, machine_line, recorded, save
 from workbench.measure.roofline import Ceilings, ceilings
@@ -59,6 +59,7 @@ __all__ = [
     "relative_error",
     "sampling",
     "sampling_runs",
+    "saved_bytes",
     "save",
     "save_study",
     "study_frame",

@@ -84,3 +84,18 @@ def in_words(count: float) -> str:
         count /= 1024
         power += 1
     return f"{count:.3g} {('bytes', 'KiB', 'MiB', 'GiB', 'TiB')[power]}"
+
+
+def saved_bytes(function: Callable[..., Tensor], *inputs: Tensor, **options: object) -> int:
+    """Bytes that autograd keeps for the backward pass of ``function(*inputs, **options)``; shared ones count once."""
+    kept: dict[int, Tensor] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        output = function(*(tensor.detach().requires_grad_() for tensor in inputs), **options)
+    total = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+    del output
+    return total

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from workbench import catalog
-from workbench.attention.flash_attention_2 import softmax_attention
 from workbench.models.attention_masks import Visible, read_mask, wanted_mask
 from workbench.paper import Method
 
@@ -65,7 +64,7 @@ class Call:
         """What a layer runs: ``method`` or softmax attention, its options and its implementation."""
         if self.layers is None or layer in self.layers:
             return method, self.options, self.implementation
-        return softmax_attention, {}, "auto"
+        return catalog.method("softmax_attention"), {}, "auto"
 
 
 def adapter(method: Method) -> Callable[..., tuple[Tensor, None]]:

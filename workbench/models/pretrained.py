@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 
 from workbench import controls
+from workbench.models.feed_forward import fit_coefficients
 from workbench.models.hugging_face import Call, interface_name, register_attention
 from workbench.models.transformer import chosen, needs_other_weights
 from workbench.paper import Method
@@ -264,8 +265,6 @@ class Encoder:
     @torch.no_grad()
     def _fitted(self, model: BertModel, method: Method, order: int) -> list[_Activation]:
         """A polynomial activation for each layer, its coefficients as close to GELU as can be on what arrives there."""
-        from workbench.feedforward.polycom import fit_coefficients
-
         arriving: list[Tensor] = []
         for layer in model.encoder.layer:
             layer.intermediate.intermediate_act_fn.register_forward_pre_hook(lambda _, inputs: arriving.extend(inputs))

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from workbench.models.feed_forward import fit_coefficients
 from workbench.models.transformer import chosen, needs_other_weights
 from workbench.models.vit import ViT
 
@@ -60,8 +61,6 @@ def _filled(model: ViT, changes: dict[str, Any]) -> ViT:
 
 @torch.no_grad()
 def _fit(model: ViT, made: ViT, images: Tensor) -> None:
-    from workbench.feedforward.polycom import fit_coefficients
-
     method = chosen(made.config.activation, "activation")
     arriving: list[Tensor] = []
     hooks = [

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from workbench import catalog, controls
-from workbench.feedforward.polycom import FeedForward, equal_parameter_hidden
+from workbench.models.feed_forward import FeedForward, equal_parameter_hidden
 from workbench.paper import Method, Toggle
 
 Normalisation = Literal["layer_norm", "rms_norm"]

@@ -1,4 +1,4 @@
-"""A small vision transformer whose token mixer is chosen by name: any attention of the catalog, a gated unit, a matrix.
+"""A small vision transformer whose token mixer is chosen by name: any attention or block of the catalog, a matrix.
 
 An image is cut into patches, each becomes a token, and blocks turn tokens into tokens; the mean of all tokens goes into
 a linear classifier. What differs between models is how - or whether - tokens meet inside of the blocks.
@@ -15,25 +15,28 @@ import torch
 from torch import Tensor, nn
 
 from workbench import catalog, controls
-from workbench.feedforward.activator import ActivatorBlock, normalised_gate
-from workbench.feedforward.polycom import FeedForward, equal_parameter_hidden
+from workbench.models.feed_forward import FeedForward, equal_parameter_hidden
 from workbench.models.transformer import SelfAttention, TransformerConfig, chosen
+from workbench.paper import Block
 
 Position = Literal["learned", "none"]
 OWN_MIXERS = {
-    "activator": "a gated unit; tokens do not meet (Activator)",
-    "activator_spatial": "a gated unit with a learned matrix along the tokens (ours)",
     "mlp_mixer": "a small network along the tokens, the same for every channel (MLP-Mixer)",
     "none": "nothing: each token for itself",
 }
-"""Token mixers that are no attention, with a phrase each."""
+"""Token mixers that stand in no paper's folder, with a phrase each."""
 
 WEIGHTS = Path(__file__).parent / "weights" / "vit_digits.safetensors"
 
 
+def no_attention() -> dict[str, str]:
+    """Every ``ViTConfig.mixer`` that is no attention, with a phrase each: the catalog's blocks, then ``OWN_MIXERS``."""
+    return {**{name: block.phrase for name, block in catalog.blocks().items()}, **OWN_MIXERS}
+
+
 def mixers() -> tuple[str, ...]:
-    """Everything that ``ViTConfig.mixer`` may be: those of the catalog, then ``OWN_MIXERS``."""
-    return (*catalog.mixers(), *OWN_MIXERS)
+    """Everything that ``ViTConfig.mixer`` may be: the catalog's attentions, then ``no_attention``."""
+    return (*catalog.mixers(), *no_attention())
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ class ViTConfig:
     hidden            width inside of a block; None: 2 * width, or what has as many parameters where the activation is
                       gated
     mixer             a name out of ``mixers()``; ``mixer_options`` are its knobs
-    feed_forward      False leaves out the feed-forward part of every block ("activator": variant B instead of A)
+    feed_forward      False leaves out the feed-forward part of every block
     activation        of the feed-forward part: a method of the toggle "activation"
     position          "learned" adds a vector to every token that depends on its place only; "none" does not
     implementation    "auto", or one that the mixer and the activation both have by that name
@@ -82,25 +85,33 @@ class ViTConfig:
             raise ValueError(f"patch = {self.patch} must divide image = {self.image}.")
         if self.position not in get_args(Position):
             raise ValueError(f"position = {self.position!r} is not allowed: choose 'learned' or 'none'.")
-        if self.mixer in OWN_MIXERS:
-            self._check_own_mixer()
+        if self.mixer in no_attention():
+            self._check_without_attention()
         else:
             if self.mixer not in mixers():
                 raise ValueError(f"mixer = {self.mixer!r} is not allowed: choose {', '.join(mixers())}.")
             _ = self.as_transformer  # checks the rest
 
-    def _check_own_mixer(self) -> None:
-        if self.mixer.startswith("activator"):
-            controls.validate(normalised_gate.reference, self.mixer_options)
+    def _check_without_attention(self) -> None:
+        block = self.block
+        if block is not None:
+            controls.validate(block.method.reference, self.mixer_options)
         elif self.mixer_options:
             raise ValueError(f"mixer = {self.mixer!r} has no options, and {dict(self.mixer_options)} was given.")
         if self.mixer == "none" and not self.feed_forward:
             raise ValueError("With mixer = 'none' and no feed-forward part, nothing would be left of a block.")
-        choices = ("auto", *chosen(self.activation, "activation").implementations)
-        if self.implementation not in choices or self.implementation not in ("auto", *normalised_gate.implementations):
+        runs = {"auto", *chosen(self.activation, "activation").implementations}
+        if block is not None:
+            runs &= {"auto", *block.method.implementations}
+        if self.implementation not in runs:
             raise ValueError(
                 f"implementation = {self.implementation!r} is not allowed: choose auto, reference or fast."
             )
+
+    @property
+    def block(self) -> Block | None:
+        """The catalog's block of which the model is built, if it is of one."""
+        return catalog.blocks().get(self.mixer)
 
     @property
     def as_transformer(self) -> TransformerConfig:
@@ -149,7 +160,7 @@ class TokenMLP(nn.Module):
         return self.down(nn.functional.gelu(self.up(x.mT))).mT
 
 
-class Block(nn.Module):
+class PreNormBlock(nn.Module):
     """Pre-norm: x + mixer(norm(x)), then x + feed_forward(norm(x)); either half may be missing."""
 
     def __init__(self, config: ViTConfig) -> None:
@@ -177,7 +188,7 @@ class Block(nn.Module):
 
 
 class ViT(nn.Module):
-    """Images in, logits out. Activators have no norm before the classifier, as in the paper; the others have one."""
+    """Images in, logits out. A norm stands before the classifier, unless the block in use wants none."""
 
     def __init__(self, config: ViTConfig) -> None:
         super().__init__()
@@ -188,19 +199,18 @@ class ViT(nn.Module):
             nn.Parameter(0.02 * torch.randn(config.tokens, config.width)) if config.position == "learned" else None
         )
         self.blocks = nn.Sequential(*(self._block() for _ in range(config.depth)))
-        self.norm = nn.Identity() if config.mixer.startswith("activator") else nn.LayerNorm(config.width)
+        self.norm = nn.LayerNorm(config.width) if config.block is None or config.block.closing_norm else nn.Identity()
         self.head = nn.Linear(config.width, config.classes)
 
     def _block(self) -> nn.Module:
         config = self.config
-        if not config.mixer.startswith("activator"):
-            return Block(config)
-        return ActivatorBlock(
+        if config.block is None:
+            return PreNormBlock(config)
+        return config.block.make(
             config.width,
             config.block_hidden,
-            feed_forward=config.feed_forward,
-            tokens=config.tokens if config.mixer == "activator_spatial" else None,
-            feed_forward_activation=chosen(config.activation, "activation"),
+            tokens=config.tokens,
+            feed_forward=chosen(config.activation, "activation") if config.feed_forward else None,
             implementation=config.implementation,
             **config.mixer_options,
         )
@@ -223,15 +233,15 @@ class ViT(nn.Module):
         """Who looks at whom, in every layer and head, while one image (1, channels, height, width) is classified.
 
         An attention's map is what multiplies its values. Where there is one map for all channels, it stands as one
-        head: the identity for "activator" and "none", in which no token looks at another, and the learned matrix for
-        "activator_spatial". Raises ``ValueError`` for several images, and for "mlp_mixer", whose mixing is no matrix.
+        head: the block's own matrix, or the identity where no token looks at another. Raises ``ValueError`` for several
+        images, and for "mlp_mixer", whose mixing is no matrix.
         """
         if self.config.mixer == "mlp_mixer":
             raise ValueError("MLP-Mixer has no map: what it does along the tokens is not linear.")
         if len(images) != 1:
             raise ValueError(f"One image at a time can be inspected, and {len(images)} were given.")
         projected: list[Tensor] = []
-        mixers = [block.mixer for block in self.blocks if isinstance(block, Block) and block.mixer]
+        mixers = [block.mixer for block in self.blocks if isinstance(block, PreNormBlock) and block.mixer]
         hooks = [
             mixer.project_in.register_forward_hook(lambda module, inputs, output: projected.append(output))
             for mixer in mixers
@@ -253,10 +263,10 @@ class ViT(nn.Module):
         return mixer.method.attention_map(query, key, **options)[0]
 
     def _own_map(self, block: nn.Module) -> Tensor:
-        if self.config.mixer == "activator_spatial":
-            return block.unit.spatial[None]
-        weight = self.head.weight
-        return torch.eye(self.config.tokens, dtype=weight.dtype, device=weight.device)[None]
+        found, weight = getattr(block, "token_map", None), self.head.weight
+        if found is None:
+            found = torch.eye(self.config.tokens, dtype=weight.dtype, device=weight.device)
+        return found[None]
 
 
 PRETRAINED = ViTConfig(hidden=128)

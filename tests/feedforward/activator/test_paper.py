@@ -18,7 +18,7 @@ from workbench.feedforward.activator import (
     macs,
     normalised_gate,
 )
-from workbench.feedforward.polycom import FeedForward
+from workbench.feedforward.polycom import FeedForward, gelu
 from workbench.models.vit import ViT, ViTConfig
 
 GOLDEN = np.load(Path(__file__).parents[2] / "golden" / "activator.npz")
@@ -44,8 +44,9 @@ def error(output, truth):
     return ((output - truth).abs().max() / truth.abs().max()).item()
 
 
-def trunk(*, width=12, hidden=20, depth=2, perturbed=True, **options) -> nn.Sequential:
+def trunk(*, width=12, hidden=20, depth=2, perturbed=True, feed_forward=False, **options) -> nn.Sequential:
     """Blocks in float64, every weight perturbed, so that no norm is left at 1 and 0."""
+    options["feed_forward"] = gelu if feed_forward else None
     blocks = nn.Sequential(*(ActivatorBlock(width, hidden, **options) for _ in range(depth))).double()
     if perturbed:
         with torch.no_grad():

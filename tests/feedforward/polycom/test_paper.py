@@ -23,9 +23,9 @@ from workbench.feedforward.polycom import (
     reglu,
     relu,
     relu_squared,
-    saved_bytes,
     swiglu,
 )
+from workbench.measure import saved_bytes
 
 GOLDEN = np.load(Path(__file__).parents[2] / "golden" / "polycom.npz")
 GATED = {"swiglu": swiglu, "geglu": geglu, "reglu": reglu}

@@ -21,10 +21,10 @@ from workbench.dashboard.shell.page import Page
 from workbench.dashboard.shell.state import Entry
 from workbench.dashboard.train import racers
 from workbench.dashboard.train import work as racing
-from workbench.dashboard.train.racers import ATTENTION, MIXINGS, SEED, SHAPE, SIDES, STEPS, Request, Side
+from workbench.dashboard.train.racers import ATTENTION, SEED, SHAPE, SIDES, STEPS, Request, Side, mixings
 from workbench.dashboard.train.view import TrainView
 from workbench.dashboard.train.work import Point, Start
-from workbench.models.vit import OWN_MIXERS
+from workbench.models.vit import no_attention
 
 USES = ("attention", "hierarchy", "doubly_stochastic", "activation")
 DRAW_S = 0.3  # growing curves are drawn at most so often
@@ -81,7 +81,7 @@ class TrainState(param.Parameterized):
     def _entries(task: str) -> list[Entry]:
         entries = [Entry("steps", STEPS.default, STEPS.parse, str), Entry("seed", SEED.default, SEED.parse, str)]
         for side, default in racers.start(task).items():
-            entries.append(Entry(f"{side}.mixing", default.mixing, state.choice(MIXINGS)))
+            entries.append(Entry(f"{side}.mixing", default.mixing, state.choice(mixings())))
             entries.append(Entry(f"{side}.feed_forward", default.feed_forward, state.flag, state.on_off))
         defaults = racers.shape(task)
         return entries + [Entry(f"shape.{name}", defaults[name], knob.parse, str) for name, knob in SHAPE.items()]
@@ -143,9 +143,9 @@ class TrainState(param.Parameterized):
         chosen: Side = getattr(self, side)
         configuration, request = chosen.configuration, self.request
         why = functools.partial(racers.conflict, request, side)
-        mixings = tuple(Option(name, words, why("mixing", name)) for name, words in MIXINGS.items())
-        told = OWN_MIXERS.get(chosen.mixing, "what the toggles beside say")
-        fields = [Field("mixing", "Tokens are mixed by", "choice", chosen.mixing, mixings, help=told)]
+        offered = tuple(Option(name, words, why("mixing", name)) for name, words in mixings().items())
+        told = no_attention().get(chosen.mixing, "what the toggles beside say")
+        fields = [Field("mixing", "Tokens are mixed by", "choice", chosen.mixing, offered, help=told)]
         for toggle in USES:
             options = tuple(Option(name, title, why(toggle, name)) for name, title in toggles.choices(toggle).items())
             fields.append(Field(toggle, toggles.label(toggle), "choice", configuration.methods[toggle], options))

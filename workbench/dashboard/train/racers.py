@@ -14,7 +14,7 @@ from workbench.controls import Knob, Range
 from workbench.dashboard.shell import toggles
 from workbench.dashboard.shell.toggles import Configuration
 from workbench.models.transformer import TransformerConfig
-from workbench.models.vit import OWN_MIXERS, ViTConfig
+from workbench.models.vit import ViTConfig, no_attention
 from workbench.paper import Method, Unavailable
 from workbench.tasks import grammar, images
 
@@ -24,15 +24,14 @@ TOKENS = 64  # characters that the language model sees at once
 HEADS = 4
 FLOOR_CHARACTERS = 40_000  # tell the floor to about one percent
 ATTENTION = "attention"
-MIXINGS = {
-    ATTENTION: "Attention",
-    "activator": "Activator",
-    "activator_spatial": "Activator, spatial",
-    "mlp_mixer": "MLP-Mixer",
-    "none": "nothing",
-}
-"""What mixes the tokens of a ViT: what the toggles say, or one of the ViT's own mixers."""
 LAPS = 50  # about so many points has a curve
+
+
+@functools.cache
+def mixings() -> dict[str, str]:
+    """What mixes the tokens of a ViT: what the toggles say, a block of the catalog, or one of the ViT's own mixers."""
+    blocks = {name: block.title for name, block in catalog.blocks().items()}
+    return {ATTENTION: "Attention", **blocks, "mlp_mixer": "MLP-Mixer", "none": "nothing"}
 
 
 def knob(name: str, default: float, low: float, high: float, help: str, **options: Any) -> Knob:
@@ -89,7 +88,7 @@ def start(task: str) -> dict[str, Side]:
     plain = Configuration({"attention": "softmax_attention", "activation": "gelu", **off})
     if task == GRAMMAR:
         return {"a": Side(plain), "b": Side(plain.choose("activation", "poly_norm"))}
-    return {"a": Side(plain), "b": Side(plain, "activator")}
+    return {"a": Side(plain), "b": Side(plain, next(iter(catalog.blocks()), "none"))}
 
 
 @dataclass(frozen=True)
@@ -185,7 +184,8 @@ def conflict(request: Request, side: str, what: str, name: str) -> str:
     if what == "activation":
         return "" if chosen.feed_forward else "There is no feed-forward part that could use it: switch that on first."
     if name != toggles.NONE and chosen.mixing != ATTENTION and request.task != GRAMMAR:
-        return f"{MIXINGS[chosen.mixing]} mixes the tokens ({OWN_MIXERS[chosen.mixing]}): choose Attention there first."
+        mixing, told = mixings()[chosen.mixing], no_attention()[chosen.mixing]
+        return f"{mixing} mixes the tokens ({told}): choose Attention there first."
     if reason := toggles.conflict(chosen.configuration, what, name):
         return reason
     return "" if name == toggles.NONE else why_not(name, request.task)
@@ -226,7 +226,7 @@ def words(request: Request, side: str) -> str:
     chosen = request.sides[side]
     configuration = chosen.configuration
     by_toggles = chosen.mixing == ATTENTION or request.task == GRAMMAR
-    own = MIXINGS[chosen.mixing] if chosen.mixing != "none" else "no mixing"
+    own = mixings()[chosen.mixing] if chosen.mixing != "none" else "no mixing"
     mixed = configuration.mixer.title if by_toggles else own
     activation = catalog.method(configuration.methods["activation"]).title
     return f"{mixed}, {activation}" if chosen.feed_forward else f"{mixed} only"

@@ -72,8 +72,8 @@ from workbench.feedforward.activator.vit import (
     norm_fast,
 )
 from workbench.feedforward.compiled import compiled, compiled_on_cuda
-from workbench.feedforward.polycom import FeedForward, gelu
-from workbench.paper import Activation, Baseline, Cost, Example, Method, Paper, Recording, kernel_or_cpu
+from workbench.models.feed_forward import FeedForward
+from workbench.paper import Activation, Baseline, Block, Cost, Example, Method, Mixer, Paper, Recording, kernel_or_cpu
 
 __all__ = [
     "PAPER",
@@ -273,7 +273,8 @@ class GatingUnit(nn.Module):
 
 
 class ActivatorBlock(nn.Module):
-    """Eq. 4, and Eq. 5 with ``feed_forward``: variant A with it, variant B without. One LN_d for both.
+    """Eq. 4, and Eq. 5 where ``feed_forward`` names that part's activation: variant A with it, variant B without. One
+    LN_d for both.
 
     ``hidden`` is the width of the gate and of the feed-forward part; the other options are ``GatingUnit``'s. The
     official training drops half of the numbers inside the feed-forward part (dropout); this block does not.
@@ -284,22 +285,26 @@ class ActivatorBlock(nn.Module):
         width: int,
         hidden: int,
         *,
-        feed_forward: bool = False,
+        feed_forward: Method | None = None,
         activation: str = "gelu",
         tokens: int | None = None,
         implementation: str = "auto",
-        feed_forward_activation: Method = gelu,
     ) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width)
         self.unit = GatingUnit(width, hidden, activation=activation, tokens=tokens, implementation=implementation)
-        self.feed_forward = (
-            FeedForward(width, hidden, feed_forward_activation, implementation, bias=True) if feed_forward else None
-        )
+        self.feed_forward = None
+        if feed_forward is not None:
+            self.feed_forward = FeedForward(width, hidden, feed_forward, implementation, bias=True)
 
     def forward(self, x: Tokens) -> Tokens:
         x = x + self.unit(self.norm(x))
         return x if self.feed_forward is None else x + self.feed_forward(self.norm(x))
+
+    @property
+    def token_map(self) -> Tensor | None:
+        """The learned matrix along the tokens (tokens, tokens), if there is one: else no token meets another."""
+        return self.unit.spatial
 
 
 # --- inputs and cost -------------------------------------------------------------------------------------------------
@@ -397,11 +402,37 @@ normalised_gate = Method(
     workspace=gate_workspace,
 )
 
+
+
+def channel_block(width: int, hidden: int, *, tokens: int, **options: object) -> ActivatorBlock:
+    """The paper's block: the same for any number of tokens, since none meets another."""
+    return ActivatorBlock(width, hidden, **options)
+
+
+BLOCKS = (
+    Block(
+        name="activator",
+        title="Activator",
+        phrase="a gated unit; tokens do not meet (Activator)",
+        method=normalised_gate,
+        make=channel_block,
+        closing_norm=False,  # as in the paper
+    ),
+    Block(
+        name="activator_spatial",
+        title="Activator, spatial",
+        phrase="a gated unit with a learned matrix along the tokens (ours)",
+        method=normalised_gate,
+        make=ActivatorBlock,
+        closing_norm=False,
+    ),
+)
+
 activator_block = Method(
     name="activator_block",
     title="Activator block",
     idea="A token passes through a normalised gated unit and never meets another token.",
-    slot=None,
+    slot=Mixer(BLOCKS),
     reference=activator_block_reference,
     fast=activator_block_fast,
     why_not_fast=why_not_fast_block,

@@ -34,7 +34,6 @@ backward pass x and r + 1 numbers a row are all that has to be kept (the last is
 divided by first, so that no power of x overflows).
 """
 
-import functools
 from collections.abc import Callable, Iterator
 from typing import Annotated
 
@@ -64,7 +63,8 @@ from workbench.feedforward.polycom.theory import (
     sawtooth_square,
     spline_error,
 )
-from workbench.paper import Cost, Example, Method, Paper, Recording, standard_normal
+from workbench.models.feed_forward import FeedForward, equal_parameter_hidden, fit_coefficients
+from workbench.paper import Cost, Example, Paper, Recording, standard_normal
 
 __all__ = [
     "PAPER",
@@ -86,7 +86,6 @@ __all__ = [
     "reglu",
     "relu",
     "relu_squared",
-    "saved_bytes",
     "sawtooth_error",
     "sawtooth_square",
     "spline_error",
@@ -216,87 +215,12 @@ class PolyReLU(_Polynomial):
         return poly_relu(x, self.weight, self.bias, implementation=self.implementation)
 
 
-def equal_parameter_hidden(hidden: int, branches_from: int, branches_to: int) -> int:
-    """The hidden size that keeps a feed-forward block's parameters when its activation takes other branches.
-
-    A block has ``branches + 1`` matrices of ``width * hidden``: SwiGLU's 5504 (two branches) becomes PolyNorm's 8256.
-    """
-    return round(hidden * (branches_from + 1) / (branches_to + 1))
-
-
-class FeedForward(nn.Module):
-    """``down(activation(up(x)))``: (..., width) to (..., width).
-
-    hidden          width of the activation's output; a gated activation's up-projection is twice as wide, in one matrix
-    activation      a method of the toggle "activation"
-    implementation  "auto", "reference", "fast" or one of the activation's baselines
-    order           of the polynomial, where the activation is one
-    """
-
-    def __init__(
-        self,
-        width: int,
-        hidden: int,
-        activation: Method,
-        implementation: str = "auto",
-        order: int = 3,
-        bias: bool = False,
-    ) -> None:
-        super().__init__()
-        self.up = nn.Linear(width, activation.branches * hidden, bias=bias)
-        self.activation = (
-            activation.layer(hidden, order=order, implementation=implementation)
-            if activation.layer
-            else functools.partial(activation, implementation=implementation)
-        )
-        self.down = nn.Linear(hidden, width, bias=bias)
-
-    def forward(self, x: Float[Tensor, "*rows width"]) -> Float[Tensor, "*rows width"]:
-        return self.down(self.activation(self.up(x)))
-
-
 # --- coefficients ----------------------------------------------------------------------------------------------------
 
 
 def from_official_order(weight: Weight) -> Weight:
     """Coefficients in the official code's order (cubic, square, linear) in ours (linear, square, cubic), or back."""
     return weight.flip(0)
-
-
-@torch.no_grad()
-def fit_coefficients(method: Method, x: Rows, target: Rows, *, order: int = 3) -> tuple[Weight, Bias]:
-    """The coefficients with which ``method`` comes closest to ``target`` on ``x``: least squares, in closed form.
-
-    Both polynomials are linear in (weight, bias), so their value with one coefficient 1 and the others 0 is one column
-    of a least-squares problem, solved in float64. x and target (..., hidden) alike; ``method`` is ``poly_norm`` or
-    ``poly_relu``. Returns weight (order,) and bias (1,) on x's device, float64 for float64 x and float32 otherwise.
-    Raises ``ValueError`` for another shape of target. O(order^2) operations and 8 (order + 1) bytes a number of x.
-    """
-    if target.shape != x.shape:
-        raise ValueError(f"The target must have the shape of x, {tuple(x.shape)}, not {tuple(target.shape)}.")
-    inputs = x.double().cpu()
-    unit = torch.eye(order + 1, dtype=torch.float64)
-    columns = [method.reference(inputs, row[:-1], row[-1:]).flatten() for row in unit]
-    # The driver that finds the shortest solution: x may be such that columns coincide (all negative, all equal).
-    wanted = target.double().cpu().flatten()[:, None]
-    solution = torch.linalg.lstsq(torch.stack(columns, 1), wanted, driver="gelsd").solution
-    solution = solution.flatten().to(x.device, torch.float64 if x.dtype == torch.float64 else torch.float32)
-    return solution[:-1], solution[-1:]
-
-
-def saved_bytes(function: Callable[..., Tensor], *inputs: Tensor, **options: object) -> int:
-    """Bytes that autograd keeps for the backward pass of ``function(*inputs, **options)``; shared ones count once."""
-    kept: dict[int, Tensor] = {}
-
-    def keep(tensor: Tensor) -> Tensor:
-        kept[tensor.untyped_storage().data_ptr()] = tensor
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        output = function(*(tensor.detach().requires_grad_() for tensor in inputs), **options)
-    total = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
-    del output
-    return total
 
 
 # --- inputs and cost -------------------------------------------------------------------------------------------------

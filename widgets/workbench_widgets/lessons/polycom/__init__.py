@@ -127,7 +127,7 @@ def kept_for_backward(width: int = 1024) -> dict[str, float]:
     kept = {}
     for name, (method, implementation) in choices.items():
         inputs = method.example(64, hidden=width).inputs.values()
-        kept[name] = paper.saved_bytes(method.function(implementation), *inputs) / (64 * width * 4)
+        kept[name] = measure.saved_bytes(method.function(implementation), *inputs) / (64 * width * 4)
     return kept
 
 
