@@ -1,6 +1,5 @@
 """What the forecasts of this chapter share: the schedule, the weights of a forecast, and a stack of differences."""
 
-import functools
 import math
 from collections.abc import Sequence
 
@@ -146,18 +145,37 @@ def factors_by_age(steps: int, *orders: int) -> Float[Tensor, "ages refreshes nu
     return found
 
 
+_TABLES: dict[tuple, tuple[Tensor, Tensor]] = {}
+MOST_TABLES = 256  # that are remembered
+
+
 @torch.compiler.assume_constant_result
 def seen_tables(
-    steps: int, interval: int, first_full: int, order: int, weights: str
+    steps: int,
+    interval: int,
+    first_full: int,
+    order: int,
+    weights: str,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float64,
 ) -> tuple[Int[Tensor, "one steps entries"], Float[Tensor, "one steps entries"]]:
     """Of every step of a schedule the features that its forecast is a sum of, and how much of each: steps, and factors
-    in float64, on the CPU. At a full step the feature itself. What ``workbench_kernels.forecast.trajectory`` takes.
+    in ``dtype``. At a full step the feature itself. What ``workbench_kernels.forecast.trajectory`` takes.
+
+    They are kept: do not write into them. A second call sends nothing to the device, so it can be captured in a graph.
     """
-    chosen, factors = _seen_tables(steps, interval, first_full, order, weights)
-    return torch.from_numpy(chosen), torch.from_numpy(factors)
+    key = (steps, interval, first_full, order, weights, device, dtype)
+    if (found := _TABLES.get(key)) is None:
+        with torch.inference_mode(False):
+            chosen, factors = map(torch.from_numpy, _seen_tables(*key[:5]))
+            found = chosen.to(device), factors.to(device, dtype)
+        if all(type(table) is Tensor for table in found):  # and not a tracer's stand-in
+            if len(_TABLES) >= MOST_TABLES:
+                _TABLES.clear()
+            _TABLES[key] = found
+    return found
 
 
-@functools.lru_cache(maxsize=256)
 def _seen_tables(steps: int, interval: int, first_full: int, order: int, weights: str) -> tuple[np.ndarray, np.ndarray]:
     known, rows = Combination(order), []
     for step, full in enumerate(full_steps(steps, interval, first_full)):

@@ -36,9 +36,10 @@ def seen(features: Features, interval: int, first_full: int, order: int, weights
     """What is seen of features (batch, steps, tokens, width) on a fixed schedule."""
     from workbench_kernels.forecast import trajectory
 
-    chosen, factors = seen_tables(features.shape[1], interval, first_full, order, weights)
-    place = {"device": features.device, "non_blocking": True}
-    return trajectory.seen(features, chosen.to(**place), factors.to(dtype=working_type(features), **place))
+    tables = seen_tables(
+        features.shape[1], interval, first_full, order, weights, features.device, working_type(features)
+    )
+    return trajectory.seen(features, *tables)
 
 
 def forecast_modules(hidden: Tensor, derivatives: Tensor, gates: Tensor, weights: Tensor) -> Tensor:
