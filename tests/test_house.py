@@ -55,8 +55,7 @@ SOURCES = {
 LAYERS = [
     ["workbench_kernels"],
     ["workbench.controls", "workbench.by_name"],
-    ["workbench.slots"],
-    ["workbench.method", "workbench.study"],
+    ["workbench.slots", "workbench.method", "workbench.study"],
     ["workbench.paper"],
     ["workbench.catalog"],
     [*(f"workbench.{chapter}" for chapter in catalog.CHAPTERS), "workbench.models", "workbench.tasks"],

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from toy import CLOSED, PAPER, STUDY
-from workbench import measure, plots
+from workbench import catalog, measure, plots
 from workbench.paper import Axes
 
 
@@ -109,3 +109,26 @@ def test_a_figure_of_no_rows_is_empty_and_can_be_filled():
     made = plots.study_curves(STUDY, measure.study_frame(STUDY, []))
     plots.update_study_curves(made, STUDY, measure.study_frame(STUDY, STUDY.rows("ci")))
     assert len(made.legend[0].items) == 2
+
+
+# --- those of the papers ---------------------------------------------------------------------------------------------
+
+STUDIES = {f"{paper.slug}.{study.name}": (paper, study) for paper in catalog.papers() for study in paper.studies}
+
+
+@pytest.mark.parametrize(("paper", "study"), STUDIES.values(), ids=STUDIES)
+def test_a_papers_study_runs_at_the_size_of_ci(paper, study):
+    """It yields as many rows as it says, the same for the same seed, and there is something to draw."""
+    if study.needs_cuda:
+        pytest.skip(" ".join(study.why_not("cpu")))
+    assert study.question.endswith("?") and study.run.__doc__
+    rows = list(study.rows("ci"))
+    total = study.total(study.settings("ci"))
+    assert rows and total in (None, len(rows))
+    made = plots.study_curves(study, measure.study_frame(study, rows))
+    assert any(len(line.data_source.data["x"]) for line in made.renderers)
+    again = study.rows("ci")
+    timed = {name for name, unit in study.columns.items() if unit in ("s", "ms", "us")}
+    first = {name: value for name, value in rows[0].items() if name not in timed}
+    assert first == {name: value for name, value in next(again).items() if name not in timed}
+    again.close()

@@ -3,11 +3,11 @@ import dataclasses
 import pytest
 import torch
 
-from workbench.models.language_model import SMALL, race
+from workbench.models.language_model import race, small
 from workbench.models.training import windows
 from workbench.tasks import grammar
 
-TINY = dataclasses.replace(SMALL, width=32, depth=1, heads=2, tokens=32)
+TINY = dataclasses.replace(small(), width=32, depth=1, heads=2, tokens=32)
 
 
 def test_windows_overlap_by_the_token_to_predict():

@@ -156,7 +156,7 @@ def test_the_shipped_model_knows_digits_that_it_has_not_seen():
 
 
 def test_shipping_there_and_back(tmp_path, monkeypatch):
-    model = ViT(vit.PRETRAINED)
+    model = ViT(vit.pretrained_config())
     vit.ship(model, tmp_path / "weights.safetensors")
     monkeypatch.setattr(vit, "WEIGHTS", tmp_path / "weights.safetensors")
     pixels = pictures()

@@ -7,6 +7,7 @@ grow, and stop them.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -14,8 +15,11 @@ from workbench.models import training
 from workbench.models.transformer import Transformer, TransformerConfig
 from workbench.tasks import grammar
 
-SMALL = TransformerConfig(len(grammar.ALPHABET), width=64, depth=4, heads=4, tokens=64, normalisation="rms_norm")
-"""The shape of the racers: about 200 000 parameters."""
+
+@functools.cache
+def small() -> TransformerConfig:
+    """The shape of the racers: about 200 000 parameters."""
+    return TransformerConfig(len(grammar.ALPHABET), width=64, depth=4, heads=4, tokens=64, normalisation="rms_norm")
 
 
 @dataclass(frozen=True)
@@ -43,17 +47,18 @@ def race(
     lap: int = 20,
     batch: int = 4,
     learning_rate: float = 3e-3,
-    config: TransformerConfig = SMALL,
+    config: TransformerConfig | None = None,
     device: str = "cpu",
 ) -> Iterator[Lap]:
     """``training.train`` of one small causal language model for each activation and seed; yield laps as they end.
 
     Racers of one seed start from the same random numbers and see the same batches, so their difference is the
-    activation's. Gated activations get two thirds of the feed-forward width, and so as many parameters as the others.
+    activation's. ``config`` is their shape, None: ``small()``. Gated activations get two thirds of the feed-forward
+    width, and so as many parameters as the others.
 
     Raises ``ValueError`` for numbers below 1. Close the generator to stop the race; nothing is left behind.
     """
-    racers = {name: dataclasses.replace(config, activation=name) for name in activations}
+    racers = {name: dataclasses.replace(config or small(), activation=name) for name in activations}
     how = {"steps": steps, "batch": batch, "learning_rate": learning_rate, "device": device, "lap": lap}
     runs = [training.train(racers, "grammar", seed=seed, **how) for seed in seeds]
     for laps in zip(*runs, strict=True):

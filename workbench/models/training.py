@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from workbench.models.transformer import Transformer, TransformerConfig
-from workbench.models.vit import PRETRAINED, ViT, ViTConfig
+from workbench.models.vit import ViT, ViTConfig, pretrained_config
 from workbench.tasks import grammar
 from workbench.tasks.images import Images
 from workbench.tasks.images import load as load_images
@@ -123,7 +123,7 @@ def train_shipped(*, steps: int = 4000, seed: int = 0, device: str = "cpu") -> I
         padded = nn.functional.pad(digits.train, (1, 1, 1, 1), value=-1.0)
         more.append(padded.roll(shift, (-2, -1))[..., 1:-1, 1:-1])
     moved = dataclasses.replace(digits, train=torch.cat(more), train_labels=digits.train_labels.repeat(len(more)))
-    return train({"vit": PRETRAINED}, moved, steps=steps, batch=64, seed=seed, device=device, lap=100)
+    return train({"vit": pretrained_config()}, moved, steps=steps, batch=64, seed=seed, device=device, lap=100)
 
 
 class _Racer:

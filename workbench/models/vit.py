@@ -6,6 +6,7 @@ a linear classifier. What differs between models is how - or whether - tokens me
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -269,25 +270,27 @@ class ViT(nn.Module):
         return found[None]
 
 
-PRETRAINED = ViTConfig(hidden=128)
-"""The shape of the digits model that is shipped."""
+@functools.cache
+def pretrained_config() -> ViTConfig:
+    """The shape of the digits model that is shipped."""
+    return ViTConfig(hidden=128)
 
 
 def ship(model: ViT, file: Path = WEIGHTS) -> None:
-    """Write the weights of a model of the shape ``PRETRAINED``, as ``pretrained`` reads them."""
+    """Write the weights of a model of the shape ``pretrained_config()``, as ``pretrained`` reads them."""
     from safetensors.torch import save_file
 
     save_file({name: weight.detach().cpu().contiguous() for name, weight in model.state_dict().items()}, file)
 
 
 def pretrained() -> ViT:
-    """A ``ViT`` of the shape ``PRETRAINED`` that knows the digits of ``tasks.images``: on the CPU, in float32.
+    """A ``ViT`` that knows the digits of ``tasks.images``: on the CPU, in float32.
 
     Trained with softmax attention and GELU by ``training.train_shipped``, on the images to train on only. Read from the
     package's own file in some milliseconds; ``swapping.swapped`` puts other parts around its weights.
     """
     from safetensors.torch import load_file
 
-    model = ViT(PRETRAINED)
+    model = ViT(pretrained_config())
     model.load_state_dict(load_file(WEIGHTS))
     return model.eval()

@@ -53,7 +53,7 @@ class Accuracy:
 
 def shape(collection: str) -> vit.ViTConfig:
     """The network for a set of images."""
-    return vit.PRETRAINED if collection == "digits" else CLOTHES
+    return vit.pretrained_config() if collection == "digits" else CLOTHES
 
 
 def patches(collection: str) -> int:

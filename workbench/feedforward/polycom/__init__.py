@@ -53,6 +53,7 @@ from workbench.feedforward.polycom.inputs import (
     why_not_fast,
     workspace,
 )
+from workbench.feedforward.polycom.studies import STUDIES
 from workbench.feedforward.polycom.theory import (
     effective_rank,
     identity_errors,
@@ -296,6 +297,7 @@ PAPER = Paper(
         "poly_relu": lambda hidden, *, order=3, implementation="auto": PolyReLU(order, implementation),
         "poly_norm": lambda hidden, *, order=3, eps=1e-6, implementation="auto": PolyNorm(order, eps, implementation),
     },
+    studies=STUDIES,
     claims=CLAIMS,
     recordings=tuple(
         Recording(group=f"hidden {hidden}", methods=methods, sizes=sizes, shape={"hidden": hidden})

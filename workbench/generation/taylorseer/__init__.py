@@ -60,6 +60,7 @@ from workbench.generation.taylorseer.methods import (
     taylorseer,
 )
 from workbench.generation.taylorseer.strategies import ModuleCache, ReuseCache, Scheduled
+from workbench.generation.taylorseer.studies import STUDIES, by_interval
 from workbench.paper import Paper
 
 __all__ = [
@@ -68,6 +69,7 @@ __all__ = [
     "ModuleCache",
     "ReuseCache",
     "Scheduled",
+    "by_interval",
     "factors_by_age",
     "feature_reuse",
     "forecast_modules",
@@ -94,6 +96,7 @@ PAPER = Paper(
     chapter="generation",
     idea="Skipped steps of a diffusion transformer are forecast from the finite differences of the computed ones.",
     methods=(feature_reuse, taylorseer, forecast_modules, refresh_derivatives),
+    studies=STUDIES,
     claims=CLAIMS,
     recordings=RECORDINGS,
     sampling=SAMPLING,

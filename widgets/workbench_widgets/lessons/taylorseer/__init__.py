@@ -114,15 +114,8 @@ def by_hand() -> str:
 
 def sweep(digits: Digits, intervals: Sequence[int], orders: Sequence[int] = (0, 1, 2, 4)) -> pd.DataFrame:
     """Nearness to the uncached digits for every interval and order, and for samplers with as many steps as calls."""
-    rows = []
-    for interval in intervals:
-        calls = paper.full_count(digits.steps, interval)
-        for order in orders:
-            near = digits.decibels("taylorseer", interval=interval, order=order)
-            rows.append({"interval": interval, "order": order, "calls": calls, "decibels": near})
-        near = digits.decibels(steps=calls)
-        rows.append({"interval": interval, "order": -1, "calls": calls, "decibels": near})
-    return pd.DataFrame(rows)
+    settings = {"steps": digits.steps, "intervals": intervals, "orders": orders}
+    return pd.DataFrame(paper.by_interval(digits.model, digits.noise, digits.labels, **settings))
 
 
 def sweep_figure(frame: pd.DataFrame) -> Model:
