@@ -11,8 +11,8 @@ PYTHON ?= $(shell for name in python3 python3.14 python3.13 python3.12 python3.1
 
 RUN := .venv/bin/python
 READY := .venv/installed
-# These tests measure time or drive a browser: they get the machine to themselves.
-ALONE := tests/dashboard tests/test_notebooks.py
+# What each test costs, a line for each.
+TIMES := build/times
 
 .PHONY: help serve lab bench test test-gpu lint browser
 
@@ -30,9 +30,10 @@ bench: $(READY) ## the recorded measurements (ARGS="flash_attention_2 --live" me
 
 test: $(READY) browser ## the linter and every test that this machine can run; a skipped test says why
 	@status=0; \
+	rm -f $(TIMES); \
 	$(RUN) -m ruff check --output-format concise . || status=1; \
-	$(RUN) -m pytest -n $(WORKERS) --dist worksteal $(addprefix --ignore=,$(ALONE)) $(ARGS) || status=1; \
-	$(RUN) -m pytest $(ALONE) $(ARGS) || status=1; \
+	$(RUN) -m pytest -n $(WORKERS) --dist worksteal --times $(TIMES) $(ARGS) || status=1; \
+	$(RUN) tests/durations.py $(TIMES); \
 	exit $$status
 
 test-gpu: $(READY) ## the tests that need a CUDA device
