@@ -139,6 +139,21 @@ def test_bfloat16_under_autocast():
     assert (found - exact).norm() <= 2 * (expected - exact).norm()
 
 
+def test_autocast_takes_what_pytorchs_attention_takes():
+    """Positions may leave query and key in float32 beside a value that autocast has made bfloat16."""
+    query, key, value = torch.randn(3, 2, 4, 10, 8)
+    ours = hugging_face.adapter(catalog.method("flash_attention_2"))
+    theirs = transformers.AttentionInterface()["sdpa"]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        for mask, where in ((None, slice(None)), (PADDING["right"][:, None, None].bool(), PADDING["right"].bool())):
+            found, expected = (
+                attend(torch.nn.Module(), query, key, value.bfloat16(), mask, is_causal=False)[0]
+                for attend in (ours, theirs)
+            )
+            assert found.dtype == expected.dtype == torch.bfloat16
+            torch.testing.assert_close(found[where], expected[where], rtol=2**-7, atol=2**-7)
+
+
 # --- caches
 
 
