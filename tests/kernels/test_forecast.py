@@ -5,6 +5,7 @@ import torch
 
 from comparison import assert_close
 from workbench_kernels.forecast import differences as forecast
+from workbench_kernels.forecast import errors
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
@@ -96,12 +97,12 @@ def test_add_gated(shape, dtype):
 def test_error_sums(shape, dtype):
     hidden, stack = normal(*shape, dtype=dtype), normal(shape[0], 2, *shape[1:], dtype=dtype)
     weights = normal(shape[0], 2)
-    found = forecast.error_sums_triton(hidden, stack, weights, False)
+    found = errors.error_sums_triton(hidden, stack, weights, False)
     assert found.dtype == torch.float32
-    truth = forecast.error_sums_torch(*double(hidden, stack, weights), False)
+    truth = errors.error_sums_torch(*double(hidden, stack, weights), False)
     assert_close(found.cpu(), truth, tolerance=1e-5)
-    assert torch.equal(found, forecast.error_sums_triton(hidden, stack, weights, False)), "the order of the sum changed"
-    means = forecast.error_sums_triton(hidden, stack, weights, True)
+    assert torch.equal(found, errors.error_sums_triton(hidden, stack, weights, False)), "the order of the sum changed"
+    means = errors.error_sums_triton(hidden, stack, weights, True)
     assert means.dtype == dtype
     tolerance = 1e-5 + (0 if dtype == torch.float32 else torch.finfo(dtype).eps)
     assert_close(means.cpu(), truth / hidden[0].numel(), tolerance=tolerance)
@@ -113,7 +114,7 @@ def test_of_nothing(shape):
     hidden, stack, weights = normal(*shape), normal(batch, 3, 2, tokens, width), normal(batch, 2)
     assert forecast.forecast_modules(hidden, stack, normal(batch, 3, width), weights).shape == shape
     assert forecast.refresh_derivatives(hidden, stack[:, 0], normal(batch)).shape == (batch, 2, tokens, width)
-    for run in (forecast.error_sums_triton, forecast.error_sums_torch):
+    for run in (errors.error_sums_triton, errors.error_sums_torch):
         assert torch.equal(run(hidden, stack[:, 0], weights, False).cpu(), torch.zeros(batch, 2))
         assert run(hidden, stack[:, 0], weights, True).isnan().all()
 

@@ -118,3 +118,13 @@ def test_the_pretrained_network_is_one_and_frozen():
 def test_a_shape_that_cannot_be_is_refused(settings, words):
     with pytest.raises(ValueError, match=words):
         DiTConfig(**{**vars(TINY), **settings})
+
+
+def test_whole_numbers_of_other_libraries_are_taken():
+    config = DiTConfig(width=np.int64(24), heads=torch.tensor(4), depth=np.uint8(3))
+    assert config == DiTConfig(width=24, heads=4, depth=3) and all(
+        type(each) is int for each in (config.width, config.heads)
+    )
+    for wrong in (2.5, True, torch.tensor(1.5), np.int64(0), "3"):
+        with pytest.raises(ValueError, match=r"depth = .* is not allowed: choose a whole number"):
+            DiTConfig(depth=wrong)

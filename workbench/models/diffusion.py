@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-import operator
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ __all__ = ["DiffusionLap", "Quality", "Recorded", "Sampler", "Step", "quality", 
 
 Solver = Literal["euler", "ddim"]
 NOISE_STEPS = 1000  # of the chain that DDIM takes its steps from
+STEPS = controls.Knob("steps", "int", 50, "Of the walk.", controls.Range(1, NOISE_STEPS, log=True))
 
 
 @dataclass(frozen=True)
@@ -111,11 +111,9 @@ class Sampler:
         cuda_graphs: bool | None = None,
         record_error: bool = False,
     ) -> None:
-        if not hasattr(steps, "__index__") or isinstance(steps, bool) or not 1 <= steps <= NOISE_STEPS:
-            raise ValueError(f"steps = {steps!r} is not allowed: choose a whole number from 1 to {NOISE_STEPS}.")
         if sampler not in ("euler", "ddim"):
             raise ValueError(f"sampler = {sampler!r} is not allowed: choose 'euler' or 'ddim'.")
-        self.model, self.steps, self.guidance = model, operator.index(steps), float(guidance)
+        self.model, self.steps, self.guidance = model, STEPS.check(steps), float(guidance)
         self.caching, self.options = caching, _options(caching, options or {})
         self.cuda_graphs, self.record_error = cuda_graphs, record_error
         self.times, self.factors = (euler if sampler == "euler" else ddim)(self.steps)

@@ -21,12 +21,15 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from workbench.controls import Knob, Range
+
 Images = Float[Tensor, "batch channels side side"]
 Tokens = Float[Tensor, "batch tokens width"]
 Condition = Float[Tensor, "batch width"]
 
 WEIGHTS = Path(__file__).parent / "weights" / "dit_digits.safetensors"
 EPSILON = 1e-6  # of every layer normalisation
+LARGEST = 2**20  # number that describes a network
 
 
 @dataclass(frozen=True)
@@ -61,8 +64,7 @@ class DiTConfig:
             value = getattr(self, name)
             if value is None and name == "hidden":
                 continue
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"{name} = {value!r} is not allowed: a whole number of 1 or more is needed.")
+            object.__setattr__(self, name, Knob(name, "int", None, range=Range(1, LARGEST)).check(value))
         if self.position not in ("learned", "sin_cos"):
             raise ValueError(f"position = {self.position!r} is not allowed: choose 'learned' or 'sin_cos'.")
         factors = {"patch": ("image", self.patch), "heads": ("width", self.heads)}

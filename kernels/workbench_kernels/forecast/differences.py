@@ -1,4 +1,4 @@
-"""Forecasts from finite differences: one for all modules of a network at once, their refresh, and how good one was.
+"""Forecasts from finite differences, one for all modules of a network at once, and their refresh.
 
 A stack of differences holds ``entries`` tensors like the feature: its last value, then its divided differences. Stacks
 are (batch, entries, tokens, width), or (batch, modules, entries, tokens, width) for a whole network.
@@ -6,8 +6,6 @@ are (batch, entries, tokens, width), or (batch, modules, entries, tokens, width)
 Everything here moves memory and computes next to nothing: each kernel reads what it needs once, in pieces of rows, and
 adds up in float32. Sums run in a fixed order: the same input gives the same bits.
 """
-
-import math
 
 import torch
 from torch import Tensor
@@ -26,7 +24,6 @@ except ImportError:  # `tiles.why_not` says so
 FORECAST_TILE, FORECAST_WARPS, UNROLL = 512, 2, 2
 REFRESH_TILE, REFRESH_WARPS = 1024, 4
 ADD_TILE, ADD_WARPS = 1024, 4
-ERROR_TILE, ERROR_WARPS = 2048, 4
 COLUMNS = 128  # of a tile: a cache line of two-byte numbers, or two
 
 
@@ -48,7 +45,7 @@ def forecast(derivatives: Tensor, weights: Tensor, out: Tensor | None = None) ->
     """
     if has_kernel(derivatives):
         return _forecast_on_cuda(None, derivatives[:, None], None, weights, out)
-    result = _combined(derivatives.to(arithmetic(derivatives.dtype)), weights).to(derivatives.dtype)
+    result = combined(derivatives.to(arithmetic(derivatives.dtype)), weights).to(derivatives.dtype)
     return result if out is None else out.copy_(result)
 
 
@@ -81,21 +78,6 @@ def add_gated(hidden: Tensor, feature: Tensor, gates: Tensor) -> Tensor:
     return torch.addcmul(hidden, gates[:, None], feature)
 
 
-def error_sums(hidden: Tensor, derivatives: Tensor, weights: Tensor) -> Tensor:
-    """(batch, 2): the sums over tokens and width of ``|forecast - hidden|`` and of ``|hidden|``.
-
-    hidden (batch, tokens, width), derivatives (batch, entries, tokens, width), weights (batch, entries). The
-    forecast is never written down. The result is float32 (float64 for float64 input), its sums in a fixed order.
-    Differentiable once. On CUDA it needs Triton.
-    """
-    return _error_sums(hidden, derivatives, weights, False)
-
-
-def error_means(hidden: Tensor, derivatives: Tensor, weights: Tensor) -> Tensor:
-    """The same as means, in hidden's dtype; NaN of no numbers."""
-    return _error_sums(hidden, derivatives, weights, True)
-
-
 # --- CUDA ------------------------------------------------------------------------------------------------------------
 
 
@@ -111,14 +93,14 @@ def forecast_modules_triton(hidden: Tensor, derivatives: Tensor, gates: Tensor, 
 def _forecast_on_cuda(
     hidden: Tensor | None, derivatives: Tensor, gates: Tensor | None, weights: Tensor, out: Tensor | None
 ) -> Tensor:
-    derivatives = _with_dense_rows(derivatives)
+    derivatives = with_dense_rows(derivatives)
     batch, modules, entries, tokens, width = derivatives.shape
     if out is None:
         out = torch.empty(batch, tokens, width, dtype=derivatives.dtype, device=derivatives.device)
     hidden = out if hidden is None else hidden.contiguous()
     gated = gates is not None
     gates = (gates if gates.stride(2) == 1 else gates.contiguous()) if gated else out
-    grid, rows, columns = _grid(batch, tokens, width, FORECAST_TILE)
+    grid, rows, columns = tiles_of_rows(batch, tokens, width, FORECAST_TILE)
     unroll = next(count for count in (UNROLL, 2, 1) if modules % count == 0)
     _forecast_kernel[grid](
         hidden, derivatives, gates, weights, out, modules, tokens, width, *derivatives.stride()[:3],
@@ -130,14 +112,14 @@ def _forecast_on_cuda(
 
 def refresh_derivatives_triton(feature: Tensor, derivatives: Tensor, rates: Tensor) -> Tensor:
     out = torch.empty(derivatives.shape, dtype=derivatives.dtype, device=derivatives.device)
-    _refresh_on_cuda(feature, _with_dense_rows(derivatives), out, rates)
+    _refresh_on_cuda(feature, with_dense_rows(derivatives), out, rates)
     return out
 
 
 def _refresh_on_cuda(feature: Tensor, old: Tensor, new: Tensor, rates: Tensor) -> None:
     feature = feature.contiguous()
     batch, tokens, width = feature.shape
-    grid, rows, columns = _grid(batch, tokens, width, REFRESH_TILE)
+    grid, rows, columns = tiles_of_rows(batch, tokens, width, REFRESH_TILE)
     _refresh_kernel[grid](
         feature, old, new, rates, tokens, width, *old.stride()[:2], *new.stride()[:2], rates.stride(0),
         ENTRIES=new.shape[1], ROWS=rows, COLUMNS=columns, num_warps=REFRESH_WARPS,
@@ -148,7 +130,7 @@ def _add_gated_on_cuda(hidden: Tensor, feature: Tensor, gates: Tensor) -> Tensor
     hidden, feature = hidden.contiguous(), feature.contiguous()
     batch, tokens, width = feature.shape
     out = torch.empty_like(hidden)
-    grid, rows, columns = _grid(batch, tokens, width, ADD_TILE)
+    grid, rows, columns = tiles_of_rows(batch, tokens, width, ADD_TILE)
     _add_gated_kernel[grid](
         hidden, feature, gates, out, tokens, width, gates.stride(0),
         ROWS=rows, COLUMNS=columns, num_warps=ADD_WARPS,
@@ -156,32 +138,14 @@ def _add_gated_on_cuda(hidden: Tensor, feature: Tensor, gates: Tensor) -> Tensor
     return out
 
 
-def error_sums_triton(hidden: Tensor, derivatives: Tensor, weights: Tensor, mean: bool) -> Tensor:
-    hidden, derivatives = hidden.contiguous(), _with_dense_rows(derivatives)
-    batch, entries, tokens, width = derivatives.shape
-    sums = hidden.new_empty(batch, 2, dtype=hidden.dtype if mean else torch.float32)
-    if not hidden.numel():
-        return sums.fill_(math.nan if mean else 0.0)
-    (programs,), rows, columns = _grid(batch, tokens, width, ERROR_TILE)
-    pieces = programs // batch
-    partials = hidden.new_empty(batch, 2, pieces, dtype=torch.float32)
-    _error_kernel[(programs,)](
-        hidden, derivatives, weights, partials, tokens, width, *derivatives.stride()[:2], *weights.stride(),
-        ENTRIES=entries, ROWS=rows, COLUMNS=columns, num_warps=ERROR_WARPS,
-    )  # fmt: skip
-    scale = 1 / (tokens * width) if mean else 1.0
-    _sum_kernel[(2 * batch,)](partials, sums, pieces, scale, BLOCK=min(1024, next_power_of_2(pieces)), num_warps=4)
-    return sums
-
-
-def _grid(batch: int, tokens: int, width: int, tile: int) -> tuple[tuple[int], int, int]:
+def tiles_of_rows(batch: int, tokens: int, width: int, tile: int) -> tuple[tuple[int], int, int]:
     """Programs, rows and columns of a tile; a program has one batch element's rows."""
     columns = min(COLUMNS, next_power_of_2(width))
     rows = min(tile // columns, next_power_of_2(tokens))
     return (batch * -(-tokens // rows) * -(-width // columns),), rows, columns
 
 
-def _with_dense_rows(stack: Tensor) -> Tensor:
+def with_dense_rows(stack: Tensor) -> Tensor:
     """The stack, (tokens, width) of each of its entries in one piece; copied only where it must be."""
     dense = stack.stride(-1) == 1 and stack.stride(-2) == stack.shape[-1]
     return stack if dense else stack.contiguous()
@@ -217,16 +181,7 @@ def _refresh_in_pieces(feature: Tensor, old: Tensor, rates: Tensor, new: Tensor)
         entry = following
 
 
-def error_sums_torch(hidden: Tensor, derivatives: Tensor, weights: Tensor, mean: bool) -> Tensor:
-    dtype = arithmetic(hidden.dtype)
-    truth = hidden.to(dtype)
-    off = _combined(derivatives.to(dtype), weights).sub_(truth)
-    if mean:
-        return torch.stack([part.abs().mean((1, 2)) for part in (off, truth)], dim=1).to(hidden.dtype)
-    return torch.stack([part.abs().sum((1, 2)) for part in (off, truth)], dim=1)
-
-
-def _combined(derivatives: Tensor, weights: Tensor) -> Tensor:
+def combined(derivatives: Tensor, weights: Tensor) -> Tensor:
     weights = weights.to(derivatives.dtype)[:, :, None, None]
     total = derivatives[:, 0] * weights[:, 0]
     for entry in range(1, derivatives.shape[1]):
@@ -245,11 +200,6 @@ def _forecast_modules_on_cuda(hidden: Tensor, derivatives: Tensor, gates: Tensor
 def _refresh_derivatives_on_cuda(feature: Tensor, derivatives: Tensor, rates: Tensor) -> Tensor:
     chosen = refresh_derivatives_triton if has_kernel(feature) else refresh_derivatives_torch
     return chosen(feature, derivatives, rates)
-
-
-def _error_sums_on_cuda(hidden: Tensor, derivatives: Tensor, weights: Tensor, mean: bool) -> Tensor:
-    chosen = error_sums_triton if has_kernel(hidden) else error_sums_torch
-    return chosen(hidden, derivatives, weights, mean)
 
 
 def _differentiate_forecast(
@@ -288,19 +238,6 @@ def _differentiate_refresh(
     return above.to(feature.dtype, copy=True), grad_old.to(derivatives.dtype), grad_rate.to(rates.dtype)
 
 
-def _differentiate_error(
-    grad: Tensor, hidden: Tensor, derivatives: Tensor, weights: Tensor, mean: bool
-) -> tuple[Tensor, Tensor, Tensor]:
-    dtype = arithmetic(hidden.dtype)
-    truth, stack, w = (each.to(dtype) for each in (hidden, derivatives, weights))
-    above = grad.to(dtype) / hidden[0].numel() if mean else grad.to(dtype)
-    off = above[:, 0, None, None] * (_combined(stack, w) - truth).sign()
-    grad_stack = off[:, None] * w[:, :, None, None]
-    grad_weights = torch.einsum("btd,betd->be", off, stack)
-    grad_hidden = above[:, 1, None, None] * truth.sign() - off
-    return grad_hidden.to(hidden.dtype), grad_stack.to(derivatives.dtype), grad_weights.to(weights.dtype)
-
-
 _forecast_modules = Operation(
     "forecast_modules",
     forward={"cuda": _forecast_modules_on_cuda, "cpu": forecast_modules_torch},
@@ -313,16 +250,6 @@ _refresh_derivatives = Operation(
     backward=_differentiate_refresh,
     fake=lambda feature, derivatives, rates: derivatives.new_empty(derivatives.shape),
 )
-_error_sums = Operation(
-    "error_sums",
-    forward={"cuda": _error_sums_on_cuda, "cpu": error_sums_torch},
-    backward=_differentiate_error,
-    fake=lambda hidden, derivatives, weights, mean: hidden.new_empty(
-        len(hidden), 2, dtype=hidden.dtype if mean else arithmetic(hidden.dtype)
-    ),
-)
-
-
 # --- the kernels -----------------------------------------------------------------------------------------------------
 
 if triton is not None:
@@ -340,7 +267,7 @@ if triton is not None:
         return (program // tiles).to(tl.int64), within, row, column, (row < tokens) & (column < width)
 
     @triton.jit
-    def _stream(pointer, mask):
+    def stream(pointer, mask):
         return tl.load(pointer, mask=mask, other=0.0, eviction_policy="evict_first").to(tl.float32)
 
     @prepared
@@ -356,13 +283,13 @@ if triton is not None:
         source = derivatives + batch * stride_batch + place
         gate = gates + batch * gate_batch + column
         weight = weights + batch * weight_batch
-        total = _stream(hidden + own, mask) if GATED else tl.zeros((ROWS, COLUMNS), tl.float32)
+        total = stream(hidden + own, mask) if GATED else tl.zeros((ROWS, COLUMNS), tl.float32)
         for _ in range(0, modules, UNROLL):
             for _ in tl.static_range(UNROLL):
                 value = tl.zeros((ROWS, COLUMNS), tl.float32)
                 for entry in tl.static_range(ENTRIES):
                     w = tl.load(weight + entry * weight_entry).to(tl.float32)
-                    value += w * _stream(source + entry * stride_entry, mask)
+                    value += w * stream(source + entry * stride_entry, mask)
                 if GATED:
                     value *= tl.load(gate, mask=column < width, other=0.0).to(tl.float32)
                     gate += gate_module
@@ -378,11 +305,11 @@ if triton is not None:
     ):  # fmt: skip
         batch, _, row, column, mask = piece_of_rows(tokens, width, ROWS, COLUMNS)
         place = row * width + column
-        value = _stream(feature + batch * tokens * width + place, mask)
+        value = stream(feature + batch * tokens * width + place, mask)
         rate = tl.load(rates + batch * rate_stride).to(tl.float32)
         for entry in tl.static_range(ENTRIES):
             if entry + 1 < ENTRIES:
-                following = (value - _stream(old + batch * old_batch + entry * old_entry + place, mask)) * rate
+                following = (value - stream(old + batch * old_batch + entry * old_entry + place, mask)) * rate
                 tl.store(new + batch * new_batch + entry * new_entry + place, value, mask=mask)
                 value = following
             else:
@@ -399,32 +326,3 @@ if triton is not None:
         before = tl.load(hidden + own, mask=mask, other=0.0).to(tl.float32)
         value = tl.load(feature + own, mask=mask, other=0.0).to(tl.float32)
         tl.store(out + own, before + gate * value, mask=mask)
-
-    @prepared
-    @triton.jit
-    def _error_kernel(
-        hidden, derivatives, weights, partials, tokens, width,
-        stride_batch, stride_entry, weight_batch, weight_entry,
-        ENTRIES: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
-    ):  # fmt: skip
-        batch, within, row, column, mask = piece_of_rows(tokens, width, ROWS, COLUMNS)
-        place = row * width + column
-        truth = tl.load(hidden + batch * tokens * width + place, mask=mask, other=0.0).to(tl.float32)
-        forecast = tl.zeros((ROWS, COLUMNS), tl.float32)
-        for entry in tl.static_range(ENTRIES):
-            w = tl.load(weights + batch * weight_batch + entry * weight_entry).to(tl.float32)
-            forecast += w * _stream(derivatives + batch * stride_batch + entry * stride_entry + place, mask)
-        tiles = tl.cdiv(width, COLUMNS) * tl.cdiv(tokens, ROWS)
-        to = partials + batch * 2 * tiles + within
-        tl.store(to, tl.sum(tl.abs(forecast - truth)))
-        tl.store(to + tiles, tl.sum(tl.abs(truth)))
-
-    @prepared
-    @triton.jit
-    def _sum_kernel(partials, sums, pieces, scale, BLOCK: tl.constexpr):
-        which = tl.program_id(0)
-        columns = tl.arange(0, BLOCK)
-        total = tl.zeros((BLOCK,), tl.float32)
-        for start in range(0, pieces, BLOCK):
-            total += tl.load(partials + which * pieces + start + columns, mask=start + columns < pieces, other=0.0)
-        tl.store(sums + which, tl.sum(total) * scale)

@@ -72,6 +72,6 @@ def gate_error(hidden: Tensor, derivatives: Tensor, weights: Tensor) -> Tensor:
     """One pass over differences and truth, the forecast never written down; sums in a fixed order. Arguments and errors
     as ``reference``."""
     check_gate(hidden, derivatives, weights)
-    from workbench_kernels.forecast import differences
+    from workbench_kernels.forecast import errors
 
-    return differences.error_means(hidden, derivatives, weights)
+    return errors.error_means(hidden, derivatives, weights)

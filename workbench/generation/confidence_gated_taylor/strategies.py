@@ -20,6 +20,7 @@ from workbench.models.caching import Outcome, Play, Strategy, distance, plain
 from workbench.models.dit import Modulation
 from workbench.models.stage import Stage
 from workbench_kernels.forecast import differences as kernels
+from workbench_kernels.forecast.errors import error_sums
 
 
 class LastBlockCache(Scheduled):
@@ -123,7 +124,7 @@ class GatedCache(Gated):
         stage = self.stage
         self.factors.copy_(self.table[self.age, self.refreshes.clamp(max=max(self.orders) + 1)])
         self.first.copy_(stage.model.run(stage.tokens(), stage.modulation, 0, 1, add=plain))
-        self.sums_here.copy_(kernels.error_sums(self.first, self.first_stack, self.first_weights), non_blocking=True)
+        self.sums_here.copy_(error_sums(self.first, self.first_stack, self.first_weights), non_blocking=True)
 
     def full(self) -> None:
         stage = self.stage
@@ -201,7 +202,7 @@ class FirstBlockCache(Gated):
         tokens = stage.tokens()
         self.first.copy_(stage.model.run(tokens, stage.modulation, 0, 1, add=plain))
         torch.sub(self.first, tokens, out=self.added[:, 0])
-        self.sums_here.copy_(kernels.error_sums(self.added_before, self.added, self.one), non_blocking=True)
+        self.sums_here.copy_(error_sums(self.added_before, self.added, self.one), non_blocking=True)
 
     def full(self) -> None:
         stage = self.stage
