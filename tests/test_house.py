@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tomllib
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import nbformat
@@ -51,15 +52,19 @@ SOURCES = {
     for path in sorted((top / package).rglob("*.py"))
 }
 
-# What stands further down may be imported by what stands further up, never the other way round.
+# What stands further down may be imported by what stands further up, never the other way round, not even lazily.
+TOPICS, PAPERS_OF_CHAPTERS = "topics of a chapter", "papers"
 LAYERS = [
     ["workbench_kernels"],
     ["workbench.controls", "workbench.by_name"],
     ["workbench.slots", "workbench.method", "workbench.study"],
     ["workbench.paper"],
     ["workbench.catalog"],
-    [*(f"workbench.{chapter}" for chapter in catalog.CHAPTERS), "workbench.models", "workbench.tasks"],
-    ["workbench.measure", "workbench.claims", "workbench.plots"],
+    [TOPICS],
+    ["workbench.models", "workbench.tasks"],
+    ["workbench.measure", "workbench.plots"],
+    [PAPERS_OF_CHAPTERS],
+    ["workbench.claims", "workbench.conformance"],
     ["workbench_widgets", "workbench.dashboard", "workbench.cli", "workbench.__main__"],
 ]
 
@@ -71,21 +76,33 @@ def within(module: str, package: str) -> bool:
 def layer(module: str) -> int:
     if module == "workbench":  # only the version
         return 0
+    if any(within(module, f"workbench.{chapter}") for chapter in catalog.CHAPTERS):
+        module = PAPERS_OF_CHAPTERS if owner(module) else TOPICS
     found = [rank for rank, packages in enumerate(LAYERS) for package in packages if within(module, package)]
     assert found, f"{module} has no place in the house: give it one in LAYERS, or move it"
     return found[0]
 
 
 def imports(module: str, path: Path) -> list[str]:
-    """The dotted names that a module imports, anywhere in it: ``from a.b import c`` gives ``a.b.c``."""
+    """The dotted names that a module imports, anywhere in it: ``from a.b import c`` gives ``a.b.c``.
+
+    What only a type checker reads is no import: nothing runs the other way round for it.
+    """
     names = []
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in _running(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert not node.level, f"{path}: relative imports hide where a name comes from"
             names += [f"{node.module}.{alias.name}" for alias in node.names]
     return [name for name in names if name.split(".")[0].startswith("workbench")]
+
+
+def _running(node: ast.AST) -> Iterator[ast.AST]:
+    for child in ast.iter_child_nodes(node):
+        if not (isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING"):
+            yield child
+            yield from _running(child)
 
 
 def target(name: str) -> str:
