@@ -75,7 +75,7 @@ def study_path(paper: Paper, study: Study) -> Path:
 def cell(value: Any) -> str:
     """A value for people."""
     value = value.item() if hasattr(value, "item") else value
-    if value is None:
+    if value is None or value != value:
         return ""
     if isinstance(value, bool):
         return "yes" if value else "no"

@@ -5,6 +5,7 @@ beside them, which replaces the data and leaves the figure on the page. ``themed
 """
 
 from workbench.plots.curves import bars, curves, functions, roofline, update_curves
+from workbench.plots.gantt import gantt
 from workbench.plots.maps import (
     attention_map,
     block_grid,
@@ -37,6 +38,7 @@ __all__ = [
     "curves",
     "difference_map",
     "functions",
+    "gantt",
     "head_overview",
     "heads_source",
     "image_grid",
