@@ -11,7 +11,7 @@ import torch
 
 from comparison import assert_close
 from workbench import catalog, measure
-from workbench.models import diffusion, diffusion_quality
+from workbench.models import diffusion, diffusion_quality, dit
 from workbench.models.caching import Strategy, strategies
 from workbench.models.diffusion import Sampler, ddim, quality, record, sample, train_dit
 from workbench.models.diffusion_quality import classifier, frechet_distance, psnr_db
@@ -202,7 +202,7 @@ def test_the_kernels_walk_the_same_way(monkeypatch, caching, guidance):
 @pytest.mark.parametrize("guidance", [1.0, 2.0])
 @pytest.mark.parametrize("caching", ["none", *CACHED])
 def test_graphs_change_nothing(caching, guidance):
-    model = copy.deepcopy(pretrained()).cuda()
+    model = pretrained().cuda()
     generator = torch.Generator().manual_seed(0)
     images, labels = torch.randn(6, 1, 8, 8, generator=generator).cuda(), torch.arange(6).cuda()
     settings = {"caching": caching, "options": CACHED.get(caching), "guidance": guidance}
@@ -241,11 +241,13 @@ def test_a_sampler_used_in_inference_mode_serves_outside(model, caching):
 
 
 def test_shipped_networks_loaded_in_inference_mode_can_be_trained_through():
-    for load in (pretrained, classifier):
-        load.cache_clear()
+    for kept_by in (dit._shipped, classifier):
+        kept_by.cache_clear()
         with torch.inference_mode():
-            network = load()
-        assert not any(weight.is_inference() for weight in network.parameters())
+            kept_by()
+        assert not any(weight.is_inference() for weight in kept_by().parameters())
+    network = pretrained().requires_grad_()
+    network(torch.randn(1, 1, 8, 8), torch.ones(1), torch.tensor([0])).sum().backward()
     image_sets._digits.cache_clear()
     with torch.inference_mode():
         digits = image_sets.load("digits")

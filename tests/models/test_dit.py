@@ -97,10 +97,13 @@ def test_the_named_sizes():
     assert sum(weight.numel() for weight in large.parameters()) == pytest.approx(675e6, rel=0.01)
 
 
-def test_the_pretrained_network_is_one_and_frozen():
+def test_the_pretrained_network_is_the_callers_own_and_frozen():
     model = pretrained()
-    assert model is pretrained() and model.config == DIGITS and not model.training
+    assert model.config == DIGITS and not model.training
     assert not any(weight.requires_grad for weight in model.parameters())
+    expected = model.last.weight.clone()
+    model.bfloat16()
+    assert torch.equal(pretrained().last.weight, expected)
 
 
 @pytest.mark.parametrize(

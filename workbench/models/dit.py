@@ -9,6 +9,7 @@ file that ships with the workbench. ``DIT_XL_2`` is the size that papers report 
 
 from __future__ import annotations
 
+import copy
 import functools
 import math
 from collections.abc import Callable, Mapping
@@ -328,9 +329,13 @@ def sin_cos(side: int, width: int) -> Float[Tensor, "tokens width"]:
     return torch.cat([part for each in angles for part in (each.sin(), each.cos())], dim=1).float()
 
 
-@functools.cache
 def pretrained() -> DiT:
-    """The DiT that draws digits, trained; one network for all callers, frozen. From the file that ships here."""
+    """The DiT that draws digits, trained and frozen: a network of the caller's own, to move and to cast."""
+    return copy.deepcopy(_shipped())
+
+
+@functools.cache
+def _shipped() -> DiT:
     from safetensors.torch import load_file
 
     with torch.inference_mode(False):  # it is kept: a later caller may want gradients through it

@@ -1,6 +1,5 @@
 """What CG-Taylor's specification demands: the gate's decisions, its baselines, golden arrays of the official code."""
 
-import copy
 from pathlib import Path
 
 import numpy as np
@@ -250,7 +249,7 @@ def test_golden(name, model):
 @pytest.mark.parametrize("guidance", [1.0, 2.0])
 def test_a_samplers_own_gates_do_not_depend_on_the_batch(guidance):
     """Rows are computed in smaller batches where some of them are confident: the same images as one by one."""
-    network = copy.deepcopy(pretrained()).double()
+    network = pretrained().double()
     options = {"threshold": 0.04, "scope": "sample"}
     sampler = Sampler(network, caching="confidence_gated_taylor", options=options, guidance=guidance)
     noise, labels = torch.randn(4, 1, 8, 8).double(), torch.arange(4)

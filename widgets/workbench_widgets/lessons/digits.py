@@ -1,6 +1,5 @@
 """What the lessons on caching share: digits drawn with and without a cache from the same noise, and their pictures."""
 
-import copy
 import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -74,7 +73,7 @@ def digits(count: int, device: str = "cpu", *, steps: int = STEPS, switch_at: in
 
 @functools.cache
 def _model(device: str) -> DiT:
-    return copy.deepcopy(pretrained()).to(device)
+    return pretrained().to(device)
 
 
 @functools.cache

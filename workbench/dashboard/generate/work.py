@@ -219,13 +219,8 @@ def _key(setting: Setting, configuration: Configuration) -> tuple:
 
 @functools.cache
 def model(device: str) -> dit.DiT:
-    """The trained network; on a GPU a copy of it."""
-    shipped = dit.pretrained()
-    if device == "cpu":
-        return shipped
-    copy = dit.DiT(shipped.config)
-    copy.load_state_dict(shipped.state_dict())
-    return copy.to(device).requires_grad_(False).eval()
+    """The trained network, one for all requests."""
+    return dit.pretrained().to(device)
 
 
 def _sample(setting: Setting, configuration: Configuration, device: str) -> Iterator[diffusion.Step]:
