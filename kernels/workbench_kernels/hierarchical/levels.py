@@ -230,10 +230,14 @@ def _climb(
         else:
             own = _families(inside[..., None], children)[..., 0]
         scores = torch.diagonal_scatter(scores, own, dim1=-2, dim2=-1)
-        partition = scores.logsumexp(-1)
+        # A softmax, and what its rows are divided by. They sum to 1 however large the scores are.
+        maximum = scores.amax(-1, keepdim=True)
+        weights = (scores - maximum).exp()
+        normaliser = weights.sum(-1, keepdim=True)
+        weights, partition = weights / normaliser, (maximum + normaliser.log())[..., 0]
         total = count.sum(-1)
         share = count / total[:, None]
-        climbed.append(Level(q, k, v, scores.softmax(-1), share))
+        climbed.append(Level(q, k, v, weights, share))
         rows = [(share[..., None] * x.to(count.dtype)).sum(-2).to(dtype) for x in (q, k, v)]
         inside, count = (share * partition).sum(-1), total
     return climbed

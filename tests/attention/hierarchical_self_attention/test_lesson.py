@@ -101,7 +101,9 @@ def test_the_numbers_in_the_text():
     assert lesson.free_weights(Tree.uniform(8, 4)) == 2 * 16 + 4
     assert lesson.free_weights_of(4096, 16, 2) == 4096 * 16 + 256**2
     assert len(list(Tree.uniform(4096, 16).families())) == 257
-    assert lesson.cost_exponent() < 1.05
+    assert lesson.counted(4096, 16, 2) == 4 * 64 * lesson.free_weights_of(4096, 16, 2)
+    ratio = lesson.counted(2**17, 64, 2) / lesson.counted(2**14, 32, 2)
+    assert math.log(ratio, 8) == pytest.approx(4 / 3), "the text says so of these lengths"
     frame = lesson.flops_frame([1024, 4096]).pivot_table(index="size", columns="tree", values="FLOPs")
     assert math.log2(frame.loc[4096, "softmax attention"] / frame.loc[1024, "softmax attention"]) == pytest.approx(4)
 
@@ -118,7 +120,26 @@ def test_exact_claims_hold():
 def test_times_name_what_ran_and_give_the_claims():
     frame = lesson.times([32, 64], device="cpu", dtype="float32", heads=2, budget_s=0.02)
     assert set(frame["what"]) == {"hierarchical, two levels", "softmax, fast"}
-    assert all(math.isfinite(value) for value in lesson.timed(frame).values())
+    assert lesson.timed(frame)["faster_than_softmax"] > 0
+    rows = [
+        {"size": size, "what": what, "status": "ok", "median_ms": ms}
+        for size, ours, theirs in ((64, 1.0, 9.0), (4096, 2.0, 3.0), (8192, 2.0, 8.0))
+        for what, ms in (("hierarchical, two levels", ours), ("softmax, fast", theirs), ("softmax, other", 10.0))
+    ]
+    assert lesson.timed(measure.frame(rows)) == {"faster_than_softmax": 1.5}, "the least gain from 4096 tokens on"
+
+
+def test_the_growth_of_time_is_judged_on_both_sides():
+    frame = lesson.growth([32, 256], device="cpu", dtype="float32", budget_s=0.02)
+    assert list(frame["block"]) == [4, 8] and all(math.isfinite(value) for value in lesson.grown(frame).values())
+    assert len(lesson.growth_figure(frame, "here").renderers) >= 3
+    (claim,) = (claim for claim in paper.PAPER.claims if claim.name == "time_exponent")
+    sizes = [2**20, 2**23, 2**26]
+    for power, holds in ((1.0, False), (4 / 3, True), (1.5, False), (2.0, False), (0.0, False)):
+        rows = [{"size": size, "status": "ok", "median_ms": 1e-6 * size**power} for size in sizes]
+        found = lesson.grown(measure.frame(rows))["time_exponent"]
+        assert found == pytest.approx(power, abs=1e-9) and claim.holds(found) == holds
+    assert lesson.grown(measure.frame([{"size": 32, "status": "ok", "median_ms": 1.0}])) == {}
 
 
 def test_a_race_leaves_laps_and_the_claim_on_it():
@@ -137,7 +158,10 @@ def test_layers_without_the_encoder(monkeypatch):
 @needs.encoder
 def test_layers_of_the_encoder():
     lost = lesson.swapped_layers()
-    assert lost["layer 6"] > lost["layer 1"], "the text says that later layers are not the safer ones here"
+    (claim,) = (claim for claim in paper.PAPER.claims if claim.name == "later_layers_are_safer")
+    found = lesson.later_layers(lost)[claim.name]
+    assert not claim.holds(found), "the text says that later layers are not the safer ones here"
+    assert claim.holds(1.5), "it would hold if early layers cost more"
     assert 0.1 > lost["all layers"] > max(lost[f"layer {number}"] for number in range(1, 7))
     _, tree, softmax, hierarchical = lesson.hardest_head()
     before = softmax.argmax(-1)[2:-1] == torch.arange(1, len(softmax) - 2)

@@ -8,6 +8,7 @@ import pandas as pd
 import torch
 from bokeh.model import Model
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from workbench import measure, plots
 from workbench.attention import hierarchical_self_attention as paper
@@ -253,9 +254,18 @@ def flops_frame(lengths: Sequence[int]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def counted(tokens: int, block: int, levels: int) -> int:
+    """The operations of one head of 64 that PyTorch's counter sees while ``fast`` runs on the balanced tree, as on any
+    other: nothing is calculated, the tensors are on the meta device."""
+    inputs = hierarchical_attention.example(tokens, device="meta", heads=1, head_dim=64).inputs
+    with FlopCounterMode(display=False) as counter:
+        hierarchical_attention.fast(*inputs.values(), tree=Tree.uniform(tokens, block, levels))
+    return counter.get_total_flops()
+
+
 def cost_exponent(low: int = 4096, high: int = 65536) -> float:
-    """With which power of the tokens the FLOPs grow in families of 16."""
-    few, many = (_flops(size, block=16, levels=_levels(size)) for size in (low, high))
+    """With which power of the tokens the counted operations grow in families of 16."""
+    few, many = (counted(size, 16, _levels(size)) for size in (low, high))
     return math.log(many / few) / math.log(high / low)
 
 
@@ -285,14 +295,56 @@ def times(sizes: Sequence[int], *, device: str, dtype: str, heads: int, budget_s
     return measure.frame(rows)
 
 
-def timed(frame: pd.DataFrame) -> dict[str, float]:
-    """The claims on time, from the rows of ``times``: the slope of a line through all lengths, and the gain at the
-    largest one."""
+def timed(frame: pd.DataFrame, since: int = 4096) -> dict[str, float]:
+    """The claim on speed, from the rows of ``times``: the least gain over lengths of at least ``since`` tokens (over
+    the largest one, where all are shorter)."""
+    gains = _gains(frame)
+    return {"faster_than_softmax": float(gains[gains.index >= min(since, gains.index.max())].min())}
+
+
+def _gains(frame: pd.DataFrame) -> pd.Series:
+    """By length, the time of the fastest softmax attention over ours."""
     good = frame[frame["status"] == "ok"].pivot_table(index="size", columns="what", values="median_ms")
     ours = good["hierarchical, two levels"]
-    fastest = good.drop(columns=ours.name).min(axis=1)
-    slope = np.polyfit(np.log(ours.index.to_numpy(float)), np.log(ours.to_numpy()), 1)[0]
-    return {"time_exponent": float(slope), "faster_than_softmax": float(fastest.iloc[-1] / ours.iloc[-1])}
+    return good.drop(columns=ours.name).min(axis=1) / ours
+
+
+def growth(sizes: Sequence[int], *, device: str, dtype: str, budget_s: float) -> pd.DataFrame:
+    """Measured rows of ``fast`` in two levels, one head of 64, as a CUDA graph where there is CUDA. At ``sizes`` of
+    2^(3 m - 1) tokens the best group is a power of two, 2^m: there the operations are on the curve N^(4/3)."""
+    bar, rows = Progress(len(sizes)), []
+    for size in sizes:
+        rows += measure.sweep(
+            [(hierarchical_attention, "fast")], [size], device=device, dtype=dtype, shape={"heads": 1},
+            options={"block": best_block(size), "levels": 2}, budget_s=budget_s, replayed=device == "cuda",
+        )  # fmt: skip
+        bar.update(len(rows), f"{size:,} tokens in groups of {best_block(size)}")
+    bar.close()
+    return measure.frame(rows)
+
+
+def growth_figure(frame: pd.DataFrame, machine: str) -> Model:
+    """The time of ``growth``, and the two floors under it: operations, bytes that must move."""
+    good = frame[frame["status"] == "ok"]
+    ceilings = measure.ceilings(good["device"].iloc[0], good["dtype"].iloc[0])
+    parts = {
+        "measured": good["median_ms"],
+        "its operations alone": [ceilings.floor_ms(flops, 0) for flops in good["flops"]],
+        "its bytes alone": [ceilings.floor_ms(0, moved) for moved in good["bytes"]],
+    }
+    rows = pd.concat(
+        [pd.DataFrame({"size": good["size"], "median_ms": list(ms), "what": what}) for what, ms in parts.items()]
+    )
+    return plots.curves(rows, "size", "median_ms", group="what", machine=machine, x_label="tokens")
+
+
+def grown(frame: pd.DataFrame) -> dict[str, float]:
+    """The claim on growth, from the rows of ``growth``: the slope of a line through all lengths in log-log; nothing
+    where fewer than two could be measured."""
+    good = frame[frame["status"] == "ok"]
+    if len(good) < 2:
+        return {}
+    return {"time_exponent": float(np.polyfit(np.log(good["size"]), np.log(good["median_ms"].astype(float)), 1)[0])}
 
 
 def crossings(recorded: pd.DataFrame) -> dict[str, float]:
@@ -330,8 +382,12 @@ def swapped_layers(device: str = "cpu") -> dict[str, float]:
 
 
 def later_layers(lost: Mapping[str, float]) -> dict[str, float]:
-    """The claim on layers; nothing where the encoder is not installed."""
-    return {"later_layers_are_safer": lost["layer 1"] / max(lost["layer 6"], 1e-9)} if lost else {}
+    """The claim on layers, from ``swapped_layers``: what the early half costs over what the later half does, mean over
+    its layers; nothing where the encoder is not installed."""
+    if not lost:
+        return {}
+    early, late = (sum(lost[f"layer {number}"] for number in half) for half in ((1, 2, 3), (4, 5, 6)))
+    return {"later_layers_are_safer": early / max(late, 1e-9)}
 
 
 def run_race(*, seeds: int, steps: int, lap: int, device: str, batch: int = 100) -> Race:
