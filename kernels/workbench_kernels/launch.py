@@ -21,6 +21,7 @@ from torch import Tensor
 try:
     from triton import knobs
     from triton.runtime import JITFunction
+    from triton.tools.tensor_descriptor import TensorDescriptor
 except ImportError:  # `tiles.why_not` says so
     JITFunction = None
 
@@ -38,8 +39,9 @@ def prepared(kernel: Any) -> Any:
 class Prepared:
     """A Triton kernel and its compiled forms, by what Triton compiles for: types, alignment, some integers, constants.
 
-    Ordinary launches are made where something listens to them (a profiler's hooks), for arguments that are neither
-    tensors nor plain numbers, and where this Triton launches in another way than the one this was written for.
+    Ordinary launches are made where something listens to them (a profiler's hooks), for arguments that are no tensors,
+    descriptors of tensors or plain numbers, and where this Triton launches in another way than the one this was written
+    for.
     """
 
     def __init__(self, kernel: Any) -> None:
@@ -59,15 +61,22 @@ class Prepared:
                 # Triton makes a constant of 1, knows multiples of 16, and takes 64 bits where 32 do not do.
                 wide = 0 if -0x80000000 <= argument < 0x80000000 else 2 if argument < 1 << 63 else 4
                 key.append(-1 if argument == 1 else wide + (argument & 15 == 0))
-            elif isinstance(argument, Tensor):
-                at, pointer = argument.get_device(), argument.data_ptr()
+            elif isinstance(argument, Tensor) or kind is TensorDescriptor:
+                described = kind is TensorDescriptor
+                tensor = argument.base if described else argument
+                at = tensor.get_device()
                 if device is None:
                     device = at
                 elif at != device:
                     raise ValueError(f"The tensors of a call must be on one device, not on {_devices(arguments)}.")
-                values.append(pointer)
-                key.append(argument.dtype)
-                key.append(pointer & 15 == 0)
+                key.append(tensor.dtype)
+                if described:  # its address, shape and strides are told to the copy engine at every launch
+                    values.append(argument)
+                    key.extend(argument.block_shape)
+                else:
+                    pointer = tensor.data_ptr()
+                    values.append(pointer)
+                    key.append(pointer & 15 == 0)
             else:
                 values.append(argument)
                 key.append(kind if kind in (float, bool) else None if argument is None else _Unknown)
@@ -113,7 +122,7 @@ class _OnGrid:
 
 
 class _Unknown:
-    """Stands in a key for an argument that only Triton can judge, such as a tensor descriptor."""
+    """Stands in a key for an argument that only Triton can judge."""
 
 
 def _somebody_listens() -> bool:
@@ -123,4 +132,5 @@ def _somebody_listens() -> bool:
 
 
 def _devices(arguments: tuple) -> str:
-    return " and ".join(sorted({str(argument.device) for argument in arguments if isinstance(argument, Tensor)}))
+    tensors = (getattr(argument, "base", argument) for argument in arguments)
+    return " and ".join(sorted({str(tensor.device) for tensor in tensors if isinstance(tensor, Tensor)}))

@@ -86,6 +86,24 @@ def test_what_triton_compiles_for_is_told_apart(kernel):
     assert kinds(kernel) == (len(calls), len(calls) + 1)
 
 
+def test_descriptors_of_tensors(kernel):
+    from triton.tools.tensor_descriptor import TensorDescriptor
+
+    def described(rows, dtype=torch.float32):
+        tensor = torch.zeros(8, 16, dtype=dtype).as_subclass(OnCuda)
+        return TensorDescriptor(tensor, tensor.shape, tensor.stride(), [rows, 16])
+
+    x, y = pair()
+    for _ in range(2):
+        for descriptor in (described(4), described(8), described(4, torch.float16)):
+            kernel[(1,)](x, descriptor, 32, BLOCK=16)
+    assert kinds(kernel) == (3, 3)
+    assert kernel.kernel.launched[-1][10] is descriptor
+    with pytest.raises(ValueError, match="one device, not on cpu and cuda:0"):
+        elsewhere = torch.zeros(8, 16)
+        kernel[(1,)](x, TensorDescriptor(elsewhere, elsewhere.shape, elsewhere.stride(), [4, 16]), 32, BLOCK=16)
+
+
 def test_ordinary_launches_where_somebody_listens_or_only_triton_can_judge(kernel):
     from triton import knobs
 

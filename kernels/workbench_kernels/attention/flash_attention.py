@@ -1,6 +1,6 @@
 """Exact attention in blocks, forward and backward: FlashAttention-2 (arXiv 2307.08691) for Triton.
 
-``flash_attention`` is the function. It knows autograd and ``torch.compile`` through ``torch.library``.
+``flash_attention`` is the function.
 
 What each program does. Forward: one block of query rows walks over the key blocks that it can see; blocks that need no
 mask come first, in a loop of their own. Backward: one block of keys walks over the query rows that see it and keeps
@@ -8,26 +8,26 @@ its dK and dV; dQ either is added up in memory by all of them (atomic) or gets a
 forward pass (deterministic: two matrix products more).
 
 All tiles come in through tensor descriptors, which Hopper's copy engine serves and which older GPUs turn into ordinary
-loads; what lies outside a tensor reads as zero and is never written.
+loads; what lies outside a tensor reads as zero and is never written. Where the blocks of rows are too few to fill the
+GPU, the forward pass is ``split_keys``'s.
 """
 
-import math
+import functools
 
 import torch
 from torch import Tensor
 
-from workbench_kernels.attention.heads import descriptor, for_descriptor, row_dots, tile_side
+from workbench_kernels.attention import split_keys
+from workbench_kernels.attention.heads import LOG2_E, descriptor, for_descriptor, precision, row_dots, tile_side
 from workbench_kernels.attention.heads import why_not as heads_why_not
-from workbench_kernels.operators import operator
-from workbench_kernels.tiles import next_power_of_2
+from workbench_kernels.launch import prepared
+from workbench_kernels.operation import Operation
 
 try:
     import triton
     import triton.language as tl
 except ImportError:  # macOS and Windows have no Triton; `why_not` says so
     triton = None
-
-LOG2_E = math.log2(math.e)
 
 
 def why_not(dtype: torch.dtype, head_dim: int, scale: float | None = None) -> list[str]:
@@ -36,6 +36,14 @@ def why_not(dtype: torch.dtype, head_dim: int, scale: float | None = None) -> li
     if scale is not None and not scale > 0:
         reasons.append(f"The kernel takes a positive softmax scale, not {scale}.")
     return reasons
+
+
+def workspace(query: Tensor, key: Tensor) -> int:
+    """Bytes that the forward pass holds beside its inputs and results, at most, where it copies none of them."""
+    batch, heads, queries, width = query.shape
+    rows, _, _ = _tiles("forward", tile_side(width), query.dtype)
+    splits = split_keys.pays_off(query, key, -(-queries // rows) * batch * heads)
+    return split_keys.workspace(query, key) if splits else 0
 
 
 def flash_attention(
@@ -55,9 +63,6 @@ def flash_attention(
     heads; any strides, any lengths, head_dim <= 256, float16, bfloat16 or float32, ``scale`` > 0. The last query is
     aligned with the last key. A query that sees no key gives 0 and -inf.
 
-    A call keeps the host busy for about 0.1 ms (forward) and 0.5 ms (backward through autograd), mostly for launching:
-    below some 2000 tokens that is what it costs. Captured in a CUDA graph, 512 tokens take 15 us, SDPA 13 us.
-
     The backward pass is deterministic unless told otherwise; the atomic form (the paper's) does two matrix products
     fewer, and measured slower all the same, since its dQ goes through memory once per key block. The logsumexp carries
     no gradient. Raises ``ValueError`` for what `why_not` names.
@@ -66,10 +71,10 @@ def flash_attention(
         raise ValueError(" ".join(reasons))
     left = -1 if window_left is None else window_left
     right = 0 if is_causal else -1 if window_right is None else window_right
-    return _forward_operator(query, key, value, scale, left, right, deterministic)
+    return _flash_attention(query, key, value, scale, left, right, deterministic)
 
 
-# --- the operators; -1 stands for an unlimited side of the window -----------------------------------------------------
+# --- both directions; -1 stands for an unlimited side of the window --------------------------------------------------
 
 
 def _forward(
@@ -77,13 +82,15 @@ def _forward(
 ) -> tuple[Tensor, Tensor]:
     batch, heads, queries, width = query.shape
     kv_heads, keys = key.shape[1:3]
-    query, key, value = map(for_descriptor, (query, key, value))
-    output = torch.empty_like(query, memory_format=torch.contiguous_format)
-    logsumexp = torch.empty(batch, heads, queries, dtype=torch.float32, device=query.device)
-    tiles = _tiles("forward", query)
-    rows, columns = tiles.pop("BLOCK_M"), tiles.pop("BLOCK_N")
     padded = tile_side(width)
-    _forward_kernel[(-(-queries // rows) * batch * heads,)](
+    rows, columns, settings = _tiles("forward", padded, query.dtype)
+    programs = -(-queries // rows) * batch * heads
+    if split_keys.pays_off(query, key, programs):
+        return split_keys.attend(query, key, value, scale, left, right)
+    query, key, value = for_descriptor(query), for_descriptor(key), for_descriptor(value)
+    output = torch.empty_like(query, memory_format=torch.contiguous_format)
+    logsumexp = query.new_empty(batch, heads, queries, dtype=torch.float32)
+    _forward_kernel[(programs,)](
         descriptor(query, rows, padded),
         descriptor(key, columns, padded),
         descriptor(value, columns, padded),
@@ -95,7 +102,7 @@ def _forward(
         heads,
         heads // kv_heads,
         batch * heads,
-        _heads_in_cache(key),
+        _heads_in_cache(key.device, 2 * keys * width * key.element_size()),
         left,
         right,
         BLOCK_M=rows,
@@ -104,19 +111,16 @@ def _forward(
         LEFT=left >= 0,
         RIGHT=right >= 0,
         MASKED=left >= 0 or right >= 0 or keys % columns != 0,
-        PRECISION=_precision(query),
-        **tiles,
+        PRECISION=precision(query),
+        **settings,
     )
-    return output[..., :width].contiguous(), logsumexp
+    return _cut(output, width), logsumexp
 
 
-_forward_operator = operator("flash_attention", cuda=_forward, cpu=_forward)
-
-
-@torch.library.register_fake("workbench::flash_attention")
-def _(query, key, value, scale, left, right, deterministic):
-    output = torch.empty_like(query, memory_format=torch.contiguous_format)
-    return output, query.new_empty(query.shape[:-1], dtype=torch.float32)
+def _fake(
+    query: Tensor, key: Tensor, value: Tensor, scale: float, left: int, right: int, deterministic: bool
+) -> tuple[Tensor, Tensor]:
+    return query.new_empty(query.shape), query.new_empty(query.shape[:-1], dtype=torch.float32)
 
 
 def _backward(
@@ -134,18 +138,17 @@ def _backward(
     batch, heads, queries, width = query.shape
     kv_heads, keys = key.shape[1:3]
     group = heads // kv_heads
-    padded, row_dot = tile_side(width), row_dots(grad, output)
+    padded, row_dot, dtype = tile_side(width), row_dots(grad, output), query.dtype
     grad, query, key, value = map(for_descriptor, (grad, query, key, value))
     grad_key = torch.empty_like(key, memory_format=torch.contiguous_format)
     grad_value = torch.empty_like(value, memory_format=torch.contiguous_format)
     if deterministic:
         grad_query = torch.empty_like(query, memory_format=torch.contiguous_format)
     else:  # summed by many programs, so in float32
-        grad_query = torch.zeros(query.shape, dtype=torch.float32, device=query.device)
+        grad_query = query.new_zeros(query.shape, dtype=torch.float32)
 
-    common = {"BLOCK_D": padded, "LEFT": left >= 0, "RIGHT": right >= 0, "PRECISION": _precision(query)}
-    tiles = _tiles("backward_key_value" if deterministic else "backward", query)
-    rows, columns = tiles.pop("BLOCK_M"), tiles.pop("BLOCK_N")
+    common = {"BLOCK_D": padded, "LEFT": left >= 0, "RIGHT": right >= 0, "PRECISION": precision(query)}
+    rows, columns, settings = _tiles("backward_key_value" if deterministic else "backward", padded, dtype)
     _backward_kernel[(-(-keys // columns), batch * kv_heads)](
         descriptor(query, rows, padded),
         descriptor(key, columns, padded),
@@ -168,11 +171,10 @@ def _backward(
         ADD_QUERY=not deterministic,
         MASKED=left >= 0 or right >= 0 or keys % columns != 0,
         **common,
-        **tiles,
+        **settings,
     )
     if deterministic:
-        tiles = _tiles("backward_query", query)
-        rows, columns = tiles.pop("BLOCK_M"), tiles.pop("BLOCK_N")
+        rows, columns, settings = _tiles("backward_query", padded, dtype)
         _backward_query_kernel[(-(-queries // rows) * batch * heads,)](
             descriptor(query, rows, padded),
             descriptor(key, columns, padded),
@@ -187,54 +189,36 @@ def _backward(
             heads,
             group,
             batch * heads,
-            _heads_in_cache(key),
+            _heads_in_cache(key.device, 2 * keys * width * key.element_size()),
             left,
             right,
             BLOCK_M=rows,
             BLOCK_N=columns,
             MASKED=left >= 0 or right >= 0 or keys % columns != 0,
             **common,
-            **tiles,
+            **settings,
         )
-    return tuple(gradient[..., :width].to(query.dtype).contiguous() for gradient in (grad_query, grad_key, grad_value))
+    return _cut(grad_query.to(dtype), width), _cut(grad_key, width), _cut(grad_value, width)
 
 
-_backward_operator = operator("flash_attention_backward", cuda=_backward, cpu=_backward)
-
-
-@torch.library.register_fake("workbench::flash_attention_backward")
-def _(grad, query, key, value, output, logsumexp, scale, left, right, deterministic):
-    return tuple(torch.empty_like(t, memory_format=torch.contiguous_format) for t in (query, key, value))
-
-
-def _save(ctx, inputs, output):
-    query, key, value, *ctx.options = inputs
-    ctx.save_for_backward(query, key, value, *output)
-    ctx.mark_non_differentiable(output[1])
-
-
-def _differentiate(ctx, grad, _):
-    query, key, value, output, logsumexp = ctx.saved_tensors
-    gradients = _backward_operator(grad, query, key, value, output, logsumexp, *ctx.options)
-    return *gradients, None, None, None, None
-
-
-torch.library.register_autograd("workbench::flash_attention", _differentiate, setup_context=_save)
+_flash_attention = Operation(
+    "flash_attention", forward=_forward, backward=_backward, outputs=("output", "logsumexp"), fake=_fake
+)
 
 
 # --- host side -------------------------------------------------------------------------------------------------------
 
 
-def _heads_in_cache(key: Tensor) -> int:
+@functools.lru_cache(1024)
+def _heads_in_cache(device: torch.device, one_head: int) -> int:
     """How many heads' keys and values stay in half of the second-level cache: as many are worked on at a time."""
-    cache = torch.cuda.get_device_properties(key.device).L2_cache_size if key.is_cuda else 1
-    one_head = 2 * key.shape[-2] * key.shape[-1] * key.element_size()
+    cache = torch.cuda.get_device_properties(device).L2_cache_size if device.type == "cuda" else 1
     return max(1, cache // 2 // one_head)
 
 
-def _precision(tensor: Tensor) -> str:
-    """Float32 inputs are split into three tf32 products: about float32's own accuracy, on the tensor cores."""
-    return "tf32x3" if tensor.dtype == torch.float32 else "tf32"
+def _cut(padded: Tensor, width: int) -> Tensor:
+    """The first ``width`` numbers of every row, contiguous."""
+    return padded if padded.shape[-1] == width else padded[..., :width].contiguous()
 
 
 # (BLOCK_M, BLOCK_N, warps, stages) that measured best on an H200, by kernel and padded head_dim. Four warps a program
@@ -247,12 +231,13 @@ _TILES = {
 }
 
 
-def _tiles(kernel: str, query: Tensor) -> dict[str, int]:
-    width = max(64, next_power_of_2(query.shape[-1]))
-    rows, columns, warps, stages = _TILES[kernel][width]
-    if query.dtype == torch.float32:
+@functools.lru_cache(64)
+def _tiles(kernel: str, padded: int, dtype: torch.dtype) -> tuple[int, int, dict[str, int]]:
+    """Rows and columns of a tile of scores, and the kernel's settings."""
+    rows, columns, warps, stages = _TILES[kernel][max(64, padded)]
+    if dtype == torch.float32:
         rows, columns, warps, stages = min(rows, 64), min(columns, 32), 4, 1
-    return {"BLOCK_M": rows, "BLOCK_N": columns, "num_warps": warps, "num_stages": stages}
+    return rows, columns, {"num_warps": warps, "num_stages": stages}
 
 
 # --- kernels ---------------------------------------------------------------------------------------------------------
@@ -329,6 +314,7 @@ if triton is not None:
             maximum = new_maximum
         return accumulator, normaliser, maximum
 
+    @prepared
     @triton.jit
     def _forward_kernel(
         query, key, value, output, logsumexp, scale, queries, keys, heads, group, total_heads, heads_in_cache,
@@ -394,6 +380,7 @@ if triton is not None:
                 grad_query.atomic_add([batch, head, start_m, 0], part.reshape(1, 1, BLOCK_M, BLOCK_D))
         return grad_key, grad_value
 
+    @prepared
     @triton.jit
     def _backward_kernel(
         query, key, value, grad, logsumexp, row_dot, grad_query, grad_key, grad_value, scale, queries, keys, kv_heads,
@@ -460,6 +447,7 @@ if triton is not None:
             grad_query = tl.dot(grad_scores, key_tile, grad_query, input_precision=PRECISION)
         return grad_query
 
+    @prepared
     @triton.jit
     def _backward_query_kernel(
         query, key, value, grad, logsumexp, row_dot, grad_query, scale, queries, keys, heads, group, total_heads,

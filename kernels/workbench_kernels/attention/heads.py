@@ -1,9 +1,12 @@
 """What the attention kernels share: which heads they take, how the copy engine reads them, and a row-wise product."""
 
+import math
+
 import torch
 from torch import Tensor
 
 from workbench_kernels import tiles
+from workbench_kernels.launch import prepared
 
 try:
     import triton
@@ -13,6 +16,7 @@ except ImportError:  # `why_not` says so
     triton = None
 
 MAX_HEAD_DIM = 256
+LOG2_E = math.log2(math.e)
 
 
 def why_not(dtype: torch.dtype, head_dim: int) -> list[str]:
@@ -28,27 +32,38 @@ def tile_side(size: int) -> int:
     return max(16, tiles.next_power_of_2(size))
 
 
+def precision(tensor: Tensor) -> str:
+    """Float32 inputs are split into three tf32 products: about float32's own accuracy, on the tensor cores."""
+    return "tf32x3" if tensor.dtype == torch.float32 else "tf32"
+
+
 def for_descriptor(tensor: Tensor) -> Tensor:
     """The tensor itself where the copy engine can read it in place: rows contiguous, 16-byte aligned; else a copy."""
     step = 16 // tensor.element_size()
     width = tensor.shape[-1]
+    batch, head, row, column = tensor.stride()
     if width % step:
         return torch.nn.functional.pad(tensor, (0, step - width % step))
-    strides_fit = all(stride % step == 0 for stride in tensor.stride()[:-1])
-    in_place = tensor.stride(-1) == 1 and strides_fit and tensor.data_ptr() % 16 == 0 and 0 not in tensor.stride()
-    return tensor if in_place else tensor.clone(memory_format=torch.contiguous_format)
+    if column == 1 and batch and head and row and (batch | head | row) % step == 0 and tensor.data_ptr() % 16 == 0:
+        return tensor
+    return tensor.clone(memory_format=torch.contiguous_format)
 
 
 def descriptor(tensor: Tensor, rows: int, width: int) -> "TensorDescriptor":
-    """Tiles (1, 1, rows, width) of a tensor of four axes."""
-    return TensorDescriptor(tensor, list(tensor.shape), list(tensor.stride()), [1, 1, rows, width])
+    """Tiles (1, 1, rows, width) of a tensor of four axes that ``for_descriptor`` returned, or that is like one.
+
+    Made without Triton's checks, which take longer than the launch: what they look for is true of such a tensor.
+    """
+    made = object.__new__(TensorDescriptor)
+    made.base, made.shape, made.strides, made.block_shape = tensor, tensor.shape, tensor.stride(), [1, 1, rows, width]
+    return made
 
 
 def row_dots(grad: Tensor, output: Tensor) -> Tensor:
     """rowsum(dO * O), float32 (batch, heads, queries), of two tensors (batch, heads, queries, width): what softmax's
     gradient subtracts from every row."""
     batch, heads, queries, width = output.shape
-    found = torch.empty(batch, heads, queries, dtype=torch.float32, device=output.device)
+    found = output.new_empty(batch, heads, queries, dtype=torch.float32)
     _row_dot_kernel[(-(-queries // 64), batch * heads)](
         grad,
         output,
@@ -73,6 +88,7 @@ if triton is not None:
         at = tensor + head_offset + row[:, None].to(tl.int64) * stride_row + column[None, :] * stride_column
         return tl.load(at, mask=(row[:, None] < queries) & (column[None, :] < width), other=0.0).to(tl.float32)
 
+    @prepared
     @triton.jit
     def _row_dot_kernel(
         grad, output, row_dot, queries, heads, width,

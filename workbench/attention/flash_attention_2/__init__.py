@@ -373,7 +373,8 @@ def fast(
     """The same function, made to pay off: a Triton kernel on CUDA, PyTorch's fused CPU attention elsewhere.
 
     Arguments and errors as ``reference``. Block sizes are ignored: the kernel takes the tiles that measured best.
-    The kernel's backward is deterministic. Memory beside input and output: 4 bytes a row (its logsumexp).
+    The kernel is deterministic, backward too. Memory beside input and output: 4 bytes a row (its logsumexp), and where
+    queries are so few that the keys are split over the GPU, the partial results: up to 4000 rows or so.
     """
     visible = {"is_causal": is_causal, "window_left": window_left, "window_right": window_right}
     if query.is_cuda:
@@ -409,6 +410,10 @@ def workspace(implementation: str, query: Tensor, key: Tensor, value: Tensor, **
     masked = any(options.get(name) is not None for name in ("window_left", "window_right")) or queries != keys
     if query.is_cpu or query.is_meta:
         return query.numel() * size + 2 * ROWS_AT_A_TIME * keys * size if masked else 4 * batch * heads * queries
+    if implementation == "fast":
+        from workbench_kernels.attention import flash_attention
+
+        return 4 * batch * heads * queries + flash_attention.workspace(query, key)
     return queries * keys if masked and implementation == "sdpa" else 4 * batch * heads * queries
 
 
