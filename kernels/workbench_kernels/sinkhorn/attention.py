@@ -2,7 +2,8 @@
 
 ``sinkhorn_attention`` is the function. It knows autograd and ``torch.compile`` through ``torch.library``. The score
 matrix is never written: with few tokens it stays in a program's registers (``sinkhorn_fused``), otherwise every
-half-step computes it again, tile by tile (``sinkhorn_stream``). What is kept is u and v after every half-step.
+half-step computes it again, tile by tile (``sinkhorn_stream``). What is kept is u and v after every half-step, and
+the maxima m and n by which scores are levelled.
 """
 
 import math
@@ -47,17 +48,19 @@ def sinkhorn_attention(query: Tensor, key: Tensor, value: Tensor, *, scale: floa
     return _forward_operator(query, key, value, scale, iterations)[0]
 
 
-# --- the operators; rows and columns hold u and v after each half-step, in base 2 -------------------------------------
+# --- the operators; rows and columns hold u and v after each half-step, in base 2, and levels m and n -----------------
 
 
-def _forward(query: Tensor, key: Tensor, value: Tensor, scale: float, iterations: int) -> tuple[Tensor, Tensor, Tensor]:
+def _forward(
+    query: Tensor, key: Tensor, value: Tensor, scale: float, iterations: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     width, dtype = query.shape[-1], query.dtype
-    rows, columns = _potentials(query, iterations)
+    rows, columns, levels = _potentials(query, iterations)
     query, key, value = split(query, key, value)
     output = torch.empty(rows.shape[1:] + query.tensor.shape[-1:], dtype=dtype, device=rows.device)
     run = _fused_forward if _in_registers(query, rows) else _stream_forward
-    run(query, key, value, output, rows, columns, scale)
-    return output[..., :width].contiguous(), rows, columns
+    run(query, key, value, output, rows, columns, levels, scale)
+    return output[..., :width].contiguous(), rows, columns, levels
 
 
 _forward_operator = operator("sinkhorn_attention", cuda=_forward, cpu=_forward)
@@ -76,6 +79,7 @@ def _backward(
     output: Tensor,
     rows: Tensor,
     columns: Tensor,
+    levels: Tensor,
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     width, dtype = query.shape[-1], query.dtype
@@ -83,9 +87,9 @@ def _backward(
     shape = rows.shape[1:] + inputs[0].tensor.shape[-1:]
     gradients = [torch.empty(shape, dtype=dtype, device=query.device) for _ in range(3)]
     if _in_registers(inputs[0], rows):
-        _fused_backward(*inputs, gradients, rows, columns, scale)
+        _fused_backward(*inputs, gradients, rows, columns, levels, scale)
     else:
-        _stream_backward(*inputs, gradients, row_dots(grad, output), rows, columns, scale)
+        _stream_backward(*inputs, gradients, row_dots(grad, output), rows, columns, levels, scale)
     return tuple(gradient[..., :width].contiguous() for gradient in gradients)
 
 
@@ -93,7 +97,7 @@ _backward_operator = operator("sinkhorn_attention_backward", cuda=_backward, cpu
 
 
 @torch.library.register_fake("workbench::sinkhorn_attention_backward")
-def _(grad, query, key, value, output, rows, columns, scale):
+def _(grad, query, key, value, output, rows, columns, levels, scale):
     return tuple(torch.empty_like(t, memory_format=torch.contiguous_format) for t in (query, key, value))
 
 
@@ -128,28 +132,29 @@ def _fused_launch(query: Parts, rows: Tensor, columns: Tensor, scale: float) -> 
     block, width, parts = tile_side(tokens), tile_side(query.tensor.shape[-1]), len(query.tensor) // batch
     warps = block // 16 if parts == 1 or block >= 64 else max(block // 16, block * width * parts // 2048)
     settings = {"BLOCK": block, "BLOCK_D": width, "PARTS": parts, "ROWS_LAST": len(rows) - len(columns)}
-    settings |= {"num_warps": warps, "num_stages": 1}
-    return (scale, tokens, heads, batch, rows.stride(0), len(columns)), settings
+    span = sinkhorn_fused.MOST_PAIRS if len(columns) > sinkhorn_fused.MOST_PAIRS else 0
+    settings |= {"SPAN": span, "num_warps": warps, "num_stages": 1}
+    return (*_power_and_factor(scale), tokens, heads, batch, rows.stride(0), len(columns)), settings
 
 
-def _fused_forward(query, key, value, output, rows, columns, scale) -> None:
-    numbers, settings = _fused_launch(query, rows, columns, scale * LOG2_E)
+def _fused_forward(query, key, value, output, rows, columns, levels, scale) -> None:
+    numbers, settings = _fused_launch(query, rows, columns, scale)
     sinkhorn_fused.fused_forward_kernel[(rows[0, ..., 0].numel(),)](
         *_descriptors()(settings, "BLOCK", query.tensor, key.tensor, value.tensor, output),
         *(query.unit, key.unit, value.unit),
-        *(rows, columns, *numbers),
+        *(rows, columns, *levels.unbind(), *numbers),
         **settings,
     )
 
 
-def _fused_backward(query, key, value, grad, gradients, rows, columns, scale) -> None:
+def _fused_backward(query, key, value, grad, gradients, rows, columns, levels, scale) -> None:
     numbers, settings = _fused_launch(query, rows, columns, scale)
     sinkhorn_fused.fused_backward_kernel[(rows[0, ..., 0].numel(),)](
         *_descriptors()(settings, "BLOCK", query.tensor, key.tensor, value.tensor, grad.tensor),
         *(query.unit, key.unit, value.unit, grad.unit),
-        *(rows, columns),
+        *(rows, columns, *levels.unbind()),
         *_descriptors()(settings, "BLOCK", *gradients),
-        *numbers,
+        *(scale, *numbers),
         **settings,
     )
 
@@ -157,24 +162,26 @@ def _fused_backward(query, key, value, grad, gradients, rows, columns, scale) ->
 # --- many tokens -----------------------------------------------------------------------------------------------------
 
 
-def _stream_forward(query, key, value, output, rows, columns, scale) -> None:
-    numbers = (scale * LOG2_E, rows.shape[-1], rows.shape[2], rows.shape[1])
+def _stream_forward(query, key, value, output, rows, columns, levels, scale) -> None:
+    numbers = (*_power_and_factor(scale), rows.shape[-1], rows.shape[2], rows.shape[1])
     described = _descriptors()
     grid, settings = _stream_launch("half_step", query, rows)
     query_m, key_m = described(settings, "BLOCK_M", query.tensor, key.tensor)
     query_n, key_n = described(settings, "BLOCK_N", query.tensor, key.tensor)
-    on_rows, on_columns = (query_m, key_n, query.unit, key.unit), (key_m, query_n, key.unit, query.unit)
+    m, n = levels.unbind()
     u, v = rows.unbind(), columns.unbind()
+    on_rows, on_columns = (query_m, key_n, query.unit, key.unit), (key_m, query_n, key.unit, query.unit)
     for half_step in range(2 * len(columns)):
-        index = half_step // 2
-        before = max(index - 1, 0)
-        if half_step % 2 == 0:
-            tiles, potentials = on_rows, (v[before], u[before], u[index])
+        index, of_rows = half_step // 2, half_step % 2 == 0
+        if half_step < 2:
+            kernel = sinkhorn_stream.first_step_kernel
+            steps = (m, u[0], m, u[0]) if of_rows else (m, u[0], n, v[0])
         else:
-            tiles, potentials = on_columns, (u[index], v[before], v[index])
-        sinkhorn_stream.half_step_kernel[grid](
-            *tiles, *potentials, *numbers, BIASED=half_step > 0, BOUNDED=half_step > 1, **settings
-        )
+            kernel = sinkhorn_stream.half_step_kernel
+            before = index - 1
+            steps = (m, n, v[before], u[before], u[index]) if of_rows else (n, m, u[index], v[before], v[index])
+        tiles = on_rows if of_rows else on_columns
+        kernel[grid](*tiles, *steps, *numbers, OF_ROWS=of_rows, **settings)
     grid, settings = _stream_launch("attend", query, rows)
     query_m, output_m = described(settings, "BLOCK_M", query.tensor, output)
     key_n, value_n = described(settings, "BLOCK_N", key.tensor, value.tensor)
@@ -182,6 +189,7 @@ def _stream_forward(query, key, value, output, rows, columns, scale) -> None:
     sinkhorn_stream.attend_kernel[grid](
         *(query_m, key_n, value_n, output_m),
         *(query.unit, key.unit, value.unit),
+        *(m, n),
         rows if softmax else v[-1],
         rows if softmax else u[len(v) - 1],
         u[-1],
@@ -192,13 +200,14 @@ def _stream_forward(query, key, value, output, rows, columns, scale) -> None:
     )
 
 
-def _stream_backward(query, key, value, grad, gradients, row_dot, rows, columns, scale) -> None:
-    numbers = (rows.shape[-1], rows.shape[2], rows.shape[1])
+def _stream_backward(query, key, value, grad, gradients, row_dot, rows, columns, levels, scale) -> None:
+    numbers = (*_power_and_factor(scale), rows.shape[-1], rows.shape[2], rows.shape[1])
     iterations = len(rows) + len(columns)
     rows_last = len(rows) > len(columns)
     last_v = columns[-1] if len(columns) else torch.zeros_like(rows[0])
     grad_rows, grad_columns = torch.empty_like(rows), torch.empty_like(columns)
     grad_v = grad_columns[-1] if len(columns) else torch.empty_like(row_dot)
+    m, n = levels.unbind()
 
     described = _descriptors()
     grid, settings = _stream_launch("gather_value", query, rows, over="BLOCK_N")
@@ -207,8 +216,7 @@ def _stream_backward(query, key, value, grad, gradients, row_dot, rows, columns,
     sinkhorn_stream.gather_value_kernel[grid](
         *(query_m, key_n, value_n, grad_m),
         *(query.unit, key.unit, value.unit, grad.unit),
-        *(rows[-1], last_v, row_dot, result, grad_v),
-        scale * LOG2_E,
+        *(m, n, rows[-1], last_v, row_dot, result, grad_v),
         *numbers,
         ROWS_LAST=rows_last,
         **settings,
@@ -222,28 +230,23 @@ def _stream_backward(query, key, value, grad, gradients, row_dot, rows, columns,
     on_rows, on_columns = (query_m, key_n, query.unit, key.unit), (key_m, query_n, key.unit, query.unit)
     u, v, grad_u, grad_v = rows.unbind(), columns.unbind(), grad_rows.unbind(), grad_columns.unbind()
     for half_step in reversed(range(1, iterations - rows_last)):
-        index = half_step // 2
-        if half_step % 2 == 1:
-            tiles, steps = on_rows, (u[index], v[index], grad_v[index])
-            result = grad_u[index]
+        index, of_rows = half_step // 2, half_step % 2 == 1
+        if of_rows:
+            tiles, steps, result = on_rows, (m, n, u[index], v[index], grad_v[index]), grad_u[index]
         else:
-            tiles, steps = on_columns, (v[index - 1], u[index], grad_u[index])
-            result = grad_v[index - 1]
+            tiles, steps, result = on_columns, (n, m, v[index - 1], u[index], grad_u[index]), grad_v[index - 1]
         # The sums of P * dO V^T over keys enter once, in the first row step that is undone.
         added = half_step == iterations - 1 and not rows_last
         sinkhorn_stream.pass_on_kernel[grid](
-            *(*tiles, *steps, row_dot, result, scale * LOG2_E),
-            *numbers,
-            ADDED=added,
-            **settings,
+            *(*tiles, *steps, row_dot, result), *numbers, OF_ROWS=of_rows, ADDED=added, **settings
         )
 
-    x, y = _coefficients(rows, columns, grad_rows, grad_columns)
+    x, y, shared_u, shared_v = _coefficients(rows, columns, n, grad_rows, grad_columns, last_v, numbers[1])
     grid, settings = _stream_launch("gather_scores", query, rows)
-    settings |= {"WIDTH": -(-iterations // 16) * 16, "PRECISION": "tf32x3" if settings["PARTS"] == 2 else "tf32"}
-    on_query = (query, key, value, grad, x, y, rows[-1], last_v, gradients[0])
-    on_key = (key, query, grad, value, y, x, last_v, rows[-1], gradients[1])
-    for a, b, c, d, e, f, own, other, gradient in (on_query, on_key):
+    settings |= {"GROUPED": len(shared_u) > 1, "PRECISION": "tf32x3" if settings["PARTS"] == 2 else "tf32"}
+    on_query = (query, key, value, grad, x, y, m, n, shared_u, shared_v, gradients[0])
+    on_key = (key, query, grad, value, y, x, n, m, shared_v, shared_u, gradients[1])
+    for a, b, c, d, e, f, own_level, other_level, own, other, gradient in (on_query, on_key):
         a_m, d_m, gradient_m = described(settings, "BLOCK_M", a.tensor, d.tensor, gradient)
         b_n, c_n = described(settings, "BLOCK_N", b.tensor, c.tensor)
         sinkhorn_stream.gather_scores_kernel[grid](
@@ -251,24 +254,57 @@ def _stream_backward(query, key, value, grad, gradients, row_dot, rows, columns,
             *(a.unit, b.unit, c.unit, d.unit),
             descriptor(e, settings["BLOCK_M"], 16),
             descriptor(f, settings["BLOCK_N"], 16),
-            *(own, other, gradient_m, scale),
+            *(own_level, other_level, own, other, gradient_m, scale),
             *numbers,
+            *(rows.stride(0), len(shared_u) - 1),
+            OF_ROWS=a is query,
             **settings,
         )
 
 
-def _coefficients(rows: Tensor, columns: Tensor, grad_rows: Tensor, grad_columns: Tensor) -> tuple[Tensor, Tensor]:
-    """X and Y (batch, heads, tokens, half-steps), padded with zeros to a power of two."""
+# How far, in powers of two, a map may be scaled: what it lost in float32, below 2^-126, then stays below 2^-35.
+REACH = 91
+
+
+def groups(tokens: int, iterations: int) -> tuple[int, int, int]:
+    """(groups, half-steps of a group, which of them has the map that the group shares); one group shares the last map.
+
+    A half-step scales rows or columns by no more than the number of tokens, so those of a group scale the map together
+    by less than 2^REACH: 16 of them where these are few enough, else 16 about one in their middle, or 8.
+    """
+    bits = math.log2(tokens)
+    if iterations <= 16 and (iterations - 1) * bits <= REACH:
+        return 1, 16, iterations - 1
+    steps = 16 if 8 * bits <= REACH else 8
+    return -(-iterations // steps), steps, steps // 2
+
+
+def _coefficients(
+    rows: Tensor, columns: Tensor, n: Tensor, grad_rows: Tensor, grad_columns: Tensor, last_v: Tensor, factor: float
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """X and Y (batch, heads, tokens, 16 * groups), and u and v (maps, batch, heads, tokens) of the last map and, if
+    there are more groups than one, of the map of each."""
     _, batch, heads, tokens = rows.shape
     iterations = len(rows) + len(columns)
-    width = tile_side(iterations)
-    x = torch.empty(batch, heads, tokens, width, dtype=torch.float32, device=rows.device)
+    count, steps, middle = groups(tokens, iterations)
+    x = torch.empty(batch, heads, tokens, 16 * count, dtype=torch.float32, device=rows.device)
     y = torch.empty_like(x)
-    block = max(1, 1024 // width)
-    sinkhorn_stream.coefficients_kernel[(-(-tokens // block), batch * heads)](
-        rows, columns, grad_rows, grad_columns, x, y, tokens, iterations, rows.stride(0), BLOCK=block, WIDTH=width
+    block = 64
+    sinkhorn_stream.coefficients_kernel[(-(-tokens // block), batch * heads, count)](
+        *(rows, columns, n, grad_rows, grad_columns, x, y, factor, tokens, iterations, rows.stride(0), steps, middle),
+        BLOCK=block,
     )
-    return x, y
+    if count == 1:
+        return x, y, rows[-1:], last_v[None]
+    shared = [min(group * steps + middle, iterations - 1) for group in range(count)]
+    shared_u = torch.stack([rows[-1], *(rows[half_step // 2] for half_step in shared)])
+    return x, y, shared_u, torch.stack([last_v, *(columns[(half_step - 1) // 2] for half_step in shared)])
+
+
+def _power_and_factor(scale: float) -> tuple[float, float]:
+    """What a score is multiplied by in base 2, ``scale`` log2(e), as a signed power of two and a factor in [1/2, 1)."""
+    factor, exponent = math.frexp(abs(scale) * LOG2_E)
+    return math.copysign(math.ldexp(1.0, exponent), scale) if factor else 0.0, factor or 0.5
 
 
 # --- tiles -----------------------------------------------------------------------------------------------------------
@@ -324,8 +360,7 @@ def _descriptors() -> Callable[..., list]:
     return described
 
 
-def _potentials(query: Tensor, iterations: int) -> tuple[Tensor, Tensor]:
-    """Room for u and v after each row and column step, (steps, batch, heads, tokens)."""
-    shape = query.shape[:-1]
-    rows = query.new_empty(((iterations + 1) // 2, *shape), dtype=torch.float32)
-    return rows, query.new_empty((iterations // 2, *shape), dtype=torch.float32)
+def _potentials(query: Tensor, iterations: int) -> list[Tensor]:
+    """Room for u and v after each row and column step, and for m and n: (steps, or 2, batch, heads, tokens)."""
+    steps = ((iterations + 1) // 2, iterations // 2, 2)
+    return [query.new_empty((count, *query.shape[:-1]), dtype=torch.float32) for count in steps]

@@ -148,10 +148,18 @@ if triton is not None:
         return own
 
     @triton.jit
-    def times_transposed(a0, a1, b0, b1, PARTS: tl.constexpr):
-        """a b^T in float32, in units of a times units of b; small terms first."""
+    def times_transposed(a0, a1, b0, b1, PARTS: tl.constexpr, EXCHANGED: tl.constexpr = False):
+        """a b^T in float32, in units of a times units of b; small terms first.
+
+        EXCHANGED: to the last bit the transpose of b a^T, which another kernel computes. Tensor cores sum the products
+        of a row and a column in an order that does not depend on which is which; of parts, the order is kept here.
+        """
         if PARTS == 1:
             product = tl.dot(a0, b0.T)
+        elif EXCHANGED:
+            product = tl.dot(a0, b1.T)
+            product = tl.dot(a1, b0.T, product)
+            product = tl.dot(a0, b0.T, product)
         else:
             product = tl.dot(a1, b0.T)
             product = tl.dot(a0, b1.T, product)
@@ -159,18 +167,24 @@ if triton is not None:
         return product
 
     @triton.jit
+    def levelled(product, unit, own, other, OF_ROWS: tl.constexpr):
+        """S - m 1^T - 1 n^T, where S is what ``unit`` makes of a product of parts. ``own`` belongs to the rows of the
+        tile: m with OF_ROWS; otherwise the tile is one of S^T, and ``own`` is n.
+
+        Multiplied by a power of two the product stays exact, and m is subtracted before n: so every kernel sees the
+        same bits, and the largest numbers are exactly 0, where sums of weights are made of them.
+        """
+        if OF_ROWS:
+            level = product * unit - own[:, None] - other[None, :]
+        else:
+            level = product * unit - other[None, :] - own[:, None]
+        return level
+
+    @triton.jit
     def row_sums(numbers, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
         """Eight partial sums a row. A thread holds columns that are equal modulo 8 of what a product leaves, or next to
         them: so these are sums of its own numbers, and threads need not exchange theirs before the last tile."""
         return tl.sum(tl.reshape(numbers, [ROWS, COLUMNS // 8, 8]), 1)
-
-    @triton.jit
-    def weights_of(exponents, MOST: tl.constexpr, like):
-        """exp2 of exponents that are at most MOST, but for rounding: scores of 1e6 and more are rounded so coarsely
-        that a weight would be too large for float16, if that is what ``like`` is made of. NaN stays NaN."""
-        if like.dtype == tl.float16:
-            exponents = tl.minimum(exponents, MOST, propagate_nan=tl.PropagateNan.ALL)
-        return tl.exp2(exponents)
 
     @triton.jit
     def add_product(total, weights, b0, b1, unit, PARTS: tl.constexpr, ANY_SIZE: tl.constexpr = False):

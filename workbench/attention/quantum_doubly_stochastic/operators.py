@@ -50,10 +50,16 @@ def potentials(scores: Scores, iterations: int) -> tuple[Marginal, Marginal]:
 def sinkhorn(scores: Scores, iterations: int = 5) -> Scores:
     """Sinkhorn's map after ``iterations`` half-steps, rows first. One half-step is softmax.
 
-    An odd count ends with a row step: rows sum to 1 exactly, columns nearly. An even one ends with a column step.
+    An odd count ends with a row step: rows sum to 1 exactly, columns nearly. An even one ends with a column step. The
+    last step is written as the softmax that it is, exp(scores + u 1^T + 1 v^T) with the sums divided out: however large
+    the scores, it sums to 1. Raises ``ValueError`` for scores that are not square, or no half-steps.
     """
-    u, v = potentials(scores, iterations)
-    return torch.exp(scores + u[..., :, None] + v[..., None, :])
+    if iterations < 1:
+        raise ValueError(f"There must be at least 1 half-step, not {iterations}.")
+    u, v = potentials(scores, iterations - 1)
+    if iterations % 2 == 1:
+        return torch.softmax(scores + v[..., None, :], -1)
+    return torch.softmax(scores + u[..., :, None], -2)
 
 
 @dataclass(frozen=True)
