@@ -1,4 +1,4 @@
-"""Triton's interpreter lacks two things that our kernels use and the GPU has; without CUDA they are added here."""
+"""Triton's interpreter lacks three things that our kernels use and the GPU has; without CUDA they are added here."""
 
 import numpy as np
 import pytest
@@ -22,8 +22,14 @@ def complete_interpreter():
             return handle
         return TensorHandle((handle.data.astype(np.uint32) << 16).view(np.float32), tl.float32)
 
-    def create_dot(self, a, b, *rest):
-        return dot(self, widened(a), widened(b), *rest)
+    def doubled(handle: TensorHandle) -> TensorHandle:
+        return TensorHandle(handle.data.astype(np.float64), tl.float64)
+
+    def create_dot(self, a, b, total, *rest):
+        """With bfloat16, and rounded once: as on tensor cores, a b^T is to the last bit the transpose of b a^T. Sums
+        that BLAS makes in float32 depend on which operand comes first, in a way that differs between processors."""
+        product = dot(self, doubled(widened(a)), doubled(widened(b)), TensorHandle(np.float64(0), tl.float64), *rest)
+        return TensorHandle(product.data.astype(total.data.dtype) + total.data, total.dtype.scalar)
 
     def create_descriptor_reduce(self, kind, descriptor, value, indices):
         pointers, mask = descriptor.materialize_pointers(indices)

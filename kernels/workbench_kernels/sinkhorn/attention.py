@@ -1,8 +1,8 @@
 """Attention whose rows and columns are normalised in turn (Sinkhorn), forward and backward, for Triton.
 
 ``sinkhorn_attention`` is the function. It knows autograd and ``torch.compile`` through ``torch.library``. The score
-matrix is never written: with few tokens it stays in a program's registers (``sinkhorn_fused``), otherwise every
-half-step computes it again, tile by tile (``sinkhorn_stream``). What is kept is u and v after every half-step, and
+matrix is never written: with few tokens it stays in a program's registers (``fused``), otherwise every
+half-step computes it again, tile by tile (``stream``). What is kept is u and v after every half-step, and
 the maxima m and n by which scores are levelled.
 """
 
@@ -32,7 +32,7 @@ def sinkhorn_attention(query: Tensor, key: Tensor, value: Tensor, *, scale: floa
     """exp(S + u 1^T + 1 v^T) V after ``iterations`` half-steps, rows first, with S = scale Q K^T.
 
     query, key, value and the result (batch, heads, tokens, head_dim); any strides, any number of tokens, head_dim up to
-    256, float16, bfloat16 or float32 (products of two float16 parts, see ``sinkhorn_tiles``: as accurate as float32
+    256, float16, bfloat16 or float32 (products of two float16 parts, see ``tiles``: as accurate as float32
     products are, unless an entry is 1e5 times as large as those of its head that matter). The last row step of an odd
     count is part of the pass that multiplies with V, so k half-steps take k passes over the scores (an even count
     k + 1), and the backward pass k + 2 or so. Memory beside inputs and output: 4 bytes a token and half-step, and with

@@ -15,13 +15,13 @@ gradient du on: dS -= (du 1^T) * W and dv -= W^T du; a column step likewise. So 
 product with tiles of W, computed again from u and v. Every W is the map P of a half-step near by with scaled rows and
 columns, so it leaves one column in X and one in Y: dS = P_k * dO V^T + sum over P of P * X Y^T, made tile by tile for
 dQ and once more for dK. A half-step scales by a factor up to T, and what P has lost, below 2^-126, must not come back:
-half-steps in a row share a P (``sinkhorn.groups``) as long as they scale it by less than 2^91 together.
+half-steps in a row share a P (``attention.groups``) as long as they scale it by less than 2^91 together.
 """
 
 try:
     import triton
     import triton.language as tl
-except ImportError:  # macOS and Windows have no Triton; `sinkhorn.why_not` says so
+except ImportError:  # macOS and Windows have no Triton; `attention.why_not` says so
     triton = None
 
 if triton is not None:

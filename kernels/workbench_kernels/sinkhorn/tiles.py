@@ -22,7 +22,7 @@ from workbench_kernels.tiles import next_power_of_2
 try:
     import triton
     import triton.language as tl
-except ImportError:  # `sinkhorn.why_not` says so
+except ImportError:  # `attention.why_not` says so
     triton = None
 
 
