@@ -71,6 +71,73 @@ def test_many_half_steps(iterations, path, poisoned_memory):
     check(tensors(tokens=20, head_dim=16), iterations, 0.5)  # 21 need two tiles of X and Y
 
 
+LARGE = {
+    "16 tokens": dict(tokens=16, size=17.0),
+    "32 tokens": dict(tokens=32, size=10.0),
+}
+
+
+@pytest.mark.parametrize("iterations", [2, 101])
+@pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: str(dtype)[6:])
+@pytest.mark.parametrize("case", LARGE)
+def test_large_scores_and_many_half_steps(case, dtype, iterations, path, poisoned_memory):
+    """Factors between the maps of two half-steps leave the range of float32, and so do entries that grow to 1."""
+    tokens, size = LARGE[case].values()
+    query, key, value, upstream = tensors(tokens=tokens, head_dim=8, heads=1)
+    inputs = [tensor.to(dtype) for tensor in (size * query, size * key, value, upstream)]
+    check_beside_pytorch(inputs, iterations, 1.0)
+
+
+@pytest.mark.parametrize(("iterations", "apart"), [(13, 100.0), (34, 200.0), (101, 400.0)])
+def test_entries_grow_as_fast_as_they_can(iterations, apart, path):
+    """All queries but one want the same key, and that one the other keys: with every half-step the entries that nobody
+    wants grow by a factor of T - 1, until they count."""
+    *_, value, upstream = tensors(tokens=47, head_dim=16, heads=1)
+    check_beside_pytorch([*opposed(47, 16, apart), value, upstream], iterations, 1.0)
+
+
+def opposed(tokens, head_dim, apart):
+    """query and key (1, 1, tokens, head_dim) with scores of about 0 or -apart."""
+    query, key = 0.3 * torch.randn(2, 1, 1, tokens, head_dim, device=DEVICE)
+    query[..., :2] = torch.tensor([1.0, 0.0])
+    query[..., -1, :2] = torch.tensor([0.0, 1.0])
+    key[..., :2] = torch.tensor([-apart, 0.0])
+    key[..., 0, :2] = torch.tensor([0.0, -apart])
+    return query, key
+
+
+def check_beside_pytorch(inputs, iterations, scale):
+    """At most twice the error of the equations in PyTorch, in the same precision, both held against float64; and scores
+    of two parts are off by 2^-22 of the largest."""
+    *inputs, upstream = inputs
+    options = {"iterations": iterations, "scale": scale}
+    double = [each.double() for each in inputs]
+    ours = gradients(lambda *qkv: sinkhorn_attention(*qkv, **options), inputs, upstream)
+    truth = gradients(lambda *qkv: plain(*qkv, **options), double, upstream.double())
+    ordinary = gradients(lambda *qkv: plain(*qkv, **options), inputs, upstream)
+    rounded = 2**-22 * (double[0] @ double[1].mT).abs().max().item()
+    # Gradients of query and key are what is left of numbers as large as these; where that is little, rounding is.
+    terms = ((upstream @ inputs[2].mT).abs().max() * torch.cat(inputs[:2]).abs().max()).item()
+    for name, got, expected, other in zip(("output", "dq", "dk", "dv"), ours, truth, ordinary, strict=True):
+        own = expected.abs().max().item()
+        own = terms if name in ("dq", "dk") and own < 1e-2 * terms else own
+        assert_close(got, expected, ordinary=other, tolerance=rounded, scale=own, name=name)
+
+
+def test_equal_tokens_of_any_size_attend_evenly(path):
+    """Every weight is 1 / T then, and the output the value itself."""
+    for size in (1.0, 1e3, 1e6):
+        query = torch.full((1, 1, 24, 16), size, device=DEVICE)
+        for iterations in (1, 2, 7):
+            output = sinkhorn_attention(query, query, query, scale=0.25, iterations=iterations)
+            torch.testing.assert_close(output, query, rtol=2e-6, atol=0)
+
+
+@pytest.mark.parametrize("scale", [0.0, -1.0, 1e-30])
+def test_scales_of_any_sign_and_size(scale, path):
+    check(tensors(tokens=21, head_dim=16), 4, scale)
+
+
 def test_keys_that_nobody_attends_to(path):
     """Scores so far apart that a column's sum underflows in float32: the first column step needs its maximum."""
     query, key, value, upstream = tensors(tokens=24, head_dim=16, heads=1)
@@ -82,7 +149,7 @@ def test_keys_that_nobody_attends_to(path):
 @pytest.mark.parametrize("iterations", [1, 2, 7])
 @pytest.mark.parametrize("size", [1e2, 1e3, 1e4])
 def test_large_scores_stay_finite(size, iterations, path):
-    """With scores of 1e7 rounding alone makes weights several times too large."""
+    """With scores of 1e7 whole numbers are rounded off; each score is rounded the same everywhere."""
     query, key, value, upstream = tensors(tokens=40)
     options = {"scale": 1.0, "iterations": iterations}
     for result in gradients(

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from workbench.attention.quantum_doubly_stochastic import theory
+from workbench.attention.quantum_doubly_stochastic import qr, theory
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,16 @@ def test_the_paper_s_counts(counts):
     assert [counts[name] for name in ("softmax", "Sinkhorn, 3", "Sinkhorn, 21")] == [621] * 3
     assert [counts[name] for name in counts if "4 layers" in name or "8 layers" in name] == [625] * 3
     assert counts["QontOT, parted, 2 layers"] == 517 and counts["QontOT, simple, 2 layers"] == 314
-    assert 370 <= counts["QR"] <= 390 and counts["QR without noise"] == 74
+    assert 370 <= counts["QR"] <= 390
+
+
+def test_qr_without_noise_sees_little():
+    """Of the 120 matrices of full rank it keeps half apart: two that differ in a sign meet. In the others rounding
+    decides what the scores leave open, so their count depends on the machine; it adds little."""
+    scores = theory.sphere_grid()
+    full = torch.linalg.matrix_rank(scores) == 4
+    assert theory.distinct(qr(scores[full], jitter=0.0)) == 60
+    assert 60 <= theory.distinct(qr(scores, jitter=0.0)) < 100
 
 
 def test_sinkhorn_confuses_exactly_the_constant_columns():

@@ -164,7 +164,7 @@ def gaussian_noise(shape: torch.Size, seed: int, device: torch.device) -> Tensor
 
 
 def _noise_of(scores: Tensor, seed: int) -> Tensor:
-    return gaussian_noise(scores.shape, seed, scores.device)
+    return gaussian_noise(scores.shape[-3:], seed, scores.device)
 
 
 # An operator, since a compiler takes a counter for a 32-bit number, and the constants of the hash are longer.
@@ -173,11 +173,14 @@ _noise_like = operator("gaussian_noise", cuda=_noise_of, cpu=_noise_of)
 
 @torch.library.register_fake("workbench::gaussian_noise")
 def _(scores: Tensor, seed: int) -> Tensor:
-    return scores.new_empty(scores.shape, dtype=torch.float64)
+    return scores.new_empty(scores.shape[-3:], dtype=torch.float64)
 
 
 def jittered(scores: Scores, jitter: float, seed: int) -> Scores:
-    """Scores in at least float32 with noise of that scale on them; each matrix gets its own."""
+    """Scores (..., heads, T, T) in at least float32 with noise of that scale on them; each head gets its own.
+
+    All of a batch get the same, so that no result depends on what else is in the batch.
+    """
     scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
     return scores + (jitter * _noise_like(scores.detach(), seed)).to(scores.dtype) if jitter else scores
 

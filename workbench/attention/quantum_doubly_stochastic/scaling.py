@@ -106,7 +106,6 @@ def _backward(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    output: Tensor,
     rows: Tensor,
     columns: Tensor,
     levels: Tensor,
@@ -115,24 +114,22 @@ def _backward(
     gradients = [torch.empty_like(query, memory_format=torch.contiguous_format) for _ in range(3)]
     flat = [gradient.flatten(0, 1) for gradient in gradients]
     rows, columns, levels = (kept.flatten(1, 2) for kept in (rows, columns, levels))
-    for part, (q, k, v, g, o) in _groups(query, key, value, grad, output):
+    for part, (q, k, v, g) in _groups(query, key, value, grad):
         # Before the first column step nothing was added to columns, which is n on top of -n.
         u, w, level = rows[:, part], torch.cat([levels[1:, part], columns[:, part]]), levels[:, part]
+        last = len(u) + len(w) - 2
         map = _map(q, k, scale, level, u[-1], w[-1])
         grad_value = map.mT @ g
-        grad_scores = g @ v.mT
-        grad_u, grad_w = (g * o).sum(-1), (v * grad_value).sum(-1)
-        last = len(u) + len(w) - 2
-        while last >= 0:
+        grad_scores = (g @ v.mT).mul_(map)
+        grad_u, grad_w = grad_scores.sum(-1), grad_scores.sum(-2)
+        while True:
             first = _first_in_reach(u, w, last)
             x, y, grad_u, grad_w = _undo(map, u, w, grad_u, grad_w, first, last)
-            if last == len(u) + len(w) - 2:
-                grad_scores = grad_scores.baddbmm_(x, y.mT, alpha=-1).mul_(map)
-            else:
-                grad_scores -= map.mul_(x @ y.mT)
+            grad_scores -= map.mul_(x @ y.mT)
+            if first == 0:
+                break
             last = first - 1
-            if last >= 0:
-                map = _map(q, k, scale, level, u[last // 2], w[(last + 1) // 2])
+            map = _map(q, k, scale, level, u[last // 2], w[(last + 1) // 2])
         grad_scores *= scale
         for target, gradient in zip(flat, (grad_scores @ k, grad_scores.mT @ q, grad_value), strict=True):
             target[part] = gradient
@@ -185,13 +182,13 @@ _backward_operator = operator("sinkhorn_scaling_backward", cuda=_backward, cpu=_
 
 
 @torch.library.register_fake("workbench::sinkhorn_scaling_backward")
-def _(grad, query, key, value, output, rows, columns, levels, scale):
+def _(grad, query, key, value, rows, columns, levels, scale):
     return tuple(torch.empty_like(query, memory_format=torch.contiguous_format) for _ in range(3))
 
 
 def _save(ctx, inputs, output):
     query, key, value, ctx.scale, _ = inputs
-    ctx.save_for_backward(query, key, value, *output)
+    ctx.save_for_backward(query, key, value, *output[1:])
     ctx.mark_non_differentiable(*output[1:])
 
 
