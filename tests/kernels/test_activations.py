@@ -152,8 +152,8 @@ def test_large_numbers(dtype, size):
     check_poly_norm(x, (size * upstream).to(dtype), normal(3), normal(1))
 
 
-@pytest.mark.parametrize("eps", [0.0, 1e-30, 1e-6])
-@pytest.mark.parametrize("order", [1, 3, 4])
+@pytest.mark.parametrize("eps", [0.0, 1e-6])
+@pytest.mark.parametrize("order", [1, 4])
 @pytest.mark.parametrize("long", [False, True], ids=["", "long"])
 def test_poly_norm_of_numbers_of_any_size(long, order, eps, monkeypatch):
     """Rows of very different size; their powers leave the range of float32, and at either end that of float64."""

@@ -55,6 +55,7 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     bench.add_argument("slug", nargs="?", help="the paper's name; without it, all that was recorded")
     bench.add_argument("--live", action="store_true", help="measure here; SLUG --live --help lists the knobs")
     bench.add_argument("--record", action="store_true", help="make the paper's recordings here and keep them")
+    bench.add_argument("--host", action="store_true", help="measure what a call costs the host; --record keeps it")
     if bench_slug := _slug_to_measure(arguments):
         _add_live_flags(bench, bench_slug)
 
@@ -178,9 +179,13 @@ def _show(**options) -> int:
     return papers.show_one(**options)
 
 
-def _bench(slug: str | None, live: bool, record: bool, **options) -> int:
+def _bench(slug: str | None, live: bool, record: bool, host: bool, **options) -> int:
     from workbench.cli import bench
 
+    if host and live:
+        raise ValueError("Choose one: --host measures the host, --live the device.")
+    if host:
+        return bench.measure_host(slug, record)
     if (live or record) and slug is None:
         raise ValueError(f"Name the paper to measure: workbench bench SLUG --{'live' if live else 'record'}.")
     if record:

@@ -1,7 +1,7 @@
 """``workbench bench``: recorded measurements as a table, or live ones."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -25,6 +25,8 @@ def show_recorded(slug: str | None) -> int:
         if table is not None:
             print(f"{name}, recorded on {measure.machine_line(table.attrs['provenance'])}\n")
             print("\n".join(lines(table)))
+    for table in [] if slug else measure.recorded_host():
+        print("\n".join(host_lines(table.to_dict("records"), table.attrs["provenance"])))
     return 0
 
 
@@ -36,6 +38,30 @@ def record_here(slug: str) -> None:
     for row in measure.record(paper, device):
         figure = f"{row['median_ms']:.3f} ms" if row["status"] == "ok" else f"{row['status']}: {row['reason']}"
         print(row["group"], row["method"], row["implementation"], row["direction"], row["size"], figure, flush=True)
+
+
+def measure_host(slug: str | None, record: bool) -> int:
+    """Measure what a call costs the host, for one paper's methods or for all, and print it; ``record`` keeps it."""
+    device = measure.pick_device("auto")
+    if record and slug:
+        raise ValueError("--host --record keeps one table of all methods: name no paper.")
+    methods = catalog.paper(slug).methods if slug else None
+    rows = measure.record_host(device) if record else measure.host_times(device, methods=methods)
+    print("\n".join(host_lines(rows, measure.machine(device))))
+    return 0
+
+
+def host_lines(rows: Iterable[Mapping[str, Any]], machine: Mapping[str, str]) -> list[str]:
+    """Microseconds a call as aligned text, under a heading, with what is wrong at its end."""
+    columns = {"call": "call_us", "with gradients": "with_gradients_us", "backward": "backward_us"}
+    rows, cells = list(rows), []
+    for row in rows:
+        times = {title: row.get(name) for title, name in columns.items()}
+        shown = {title: "" if time is None or time != time else _number(time) for title, time in times.items()}
+        cells.append({"": row["name"], "dtype": row["dtype"], **shown})
+    notes = [f"{row['name']}: {row['reason']}" for row in rows if row["reason"]]
+    heading = f"microseconds of the host for one call, {measure.machine_line(machine)}"
+    return [heading, "", *aligned(cells, right=tuple(columns)), "", *notes]
 
 
 def measure_here(

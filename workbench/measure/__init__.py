@@ -6,6 +6,7 @@ result gets no time. ``sweep`` yields one row after the other, so that a caller 
 """
 
 from workbench.measure.correctness import Check, relative_error
+from workbench.measure.host import host_times, record_host, recorded_host
 from workbench.measure.memory import memory_limit, peak_bytes, saved_bytes
 from workbench.measure.recording import record
 from workbench.measure.records import COLUMNS, frame, load, machine, machine_line, recorded, save
@@ -42,6 +43,7 @@ __all__ = [
     "dit_xl_2",
     "estimate_bytes",
     "frame",
+    "host_times",
     "load",
     "load_study",
     "machine",
@@ -51,9 +53,11 @@ __all__ = [
     "peak_bytes",
     "pick_device",
     "record",
+    "record_host",
     "record_sampling",
     "record_study",
     "recorded",
+    "recorded_host",
     "recorded_sampling",
     "recorded_study",
     "relative_error",

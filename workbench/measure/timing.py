@@ -12,6 +12,7 @@ from torch.utils.benchmark import Timer
 Stop = Callable[[], bool] | None
 
 FEWEST_REPEATS = 3
+HOST_BLOCK = 10  # some of our calls launch a dozen kernels, and about a thousand launches fit into a device's queue
 
 
 class Cancelled(Exception):
@@ -63,6 +64,28 @@ def time_call(
     times = (_times_on_cuda if device == "cuda" else _times_on_cpu)(call, budget_s, cancelled)
     low, median, high = np.quantile(times, [0.2, 0.5, 0.8]) * 1e3
     return Timing(float(median), float(low), float(high), len(times))
+
+
+def time_host(call: Callable[[], Any], device: str, *, budget_s: float = 0.1, cancelled: Stop = None) -> Timing:
+    """How long the host is busy with ``call()``: until it returns, whether or not the device has finished by then.
+
+    Repeated for about ``budget_s`` seconds after a warm-up, in blocks of ``HOST_BLOCK`` calls; a block begins when the
+    device is idle and ends before its queue is full, so that nobody waits for it. On a CPU this is what the call takes.
+    """
+    synchronise = torch.cuda.synchronize if device == "cuda" else lambda: None
+    for _ in range(3):
+        call()
+    times, stop = [], time.perf_counter() + budget_s
+    while len(times) < FEWEST_REPEATS or time.perf_counter() < stop:
+        stop_if(cancelled)
+        synchronise()
+        start = time.perf_counter()
+        for _ in range(HOST_BLOCK):
+            call()
+        times.append((time.perf_counter() - start) / HOST_BLOCK)
+    synchronise()
+    low, median, high = np.quantile(times, [0.2, 0.5, 0.8]) * 1e3
+    return Timing(float(median), float(low), float(high), len(times) * HOST_BLOCK)
 
 
 def _as_graph(call: Callable[[], Any], device: str) -> Callable[[], None]:

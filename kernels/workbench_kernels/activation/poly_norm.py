@@ -156,7 +156,7 @@ def forward_torch(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[
     weight, bias = weight.to(dtype), bias.to(dtype)
     for piece in pieces(count, width):
         part = rows[piece].to(dtype)
-        inverse = _over_powers_of_2(torch.linalg.vector_norm(part, torch.inf, dim=-1), _least(eps, order, dtype))
+        inverse = _over_powers_of_2(part.abs().amax(-1).clamp_(min=_least(eps, order, dtype)))
         scales[piece, order] = inverse
         part = part * inverse[:, None]
         share = torch.full_like(inverse, eps)
@@ -193,11 +193,11 @@ def backward_torch(
     return grad_x, grad_weight.to(weight.dtype), grad_bias.to(bias.dtype)
 
 
-def _over_powers_of_2(largest: Tensor, least: float) -> Tensor:
-    """One over the powers of two that are not above ``largest``, nor below ``least``; a number, whatever comes."""
-    range = torch.finfo(largest.dtype)
-    _, exponent = torch.frexp(largest.nan_to_num(nan=range.max, posinf=range.max).clamp(min=least))
-    return torch.ldexp(torch.ones_like(largest), (1 - exponent).clamp(min=math.frexp(range.tiny)[1] - 1))
+def _over_powers_of_2(largest: Tensor) -> Tensor:
+    """As the kernels' ``_over_power_of_2``, for float32 or float64."""
+    whole, fraction, bias = (torch.int64, 52, 1023) if largest.dtype == torch.float64 else (torch.int32, 23, 127)
+    exponent = (largest.view(whole) >> fraction).clamp_(1, 2 * bias - 1)
+    return ((2 * bias - exponent) << fraction).view(largest.dtype)
 
 
 def _powers(x: Tensor, order: int) -> list[Tensor]:
