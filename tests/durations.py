@@ -34,23 +34,46 @@ def pytest_configure(config):
 
 
 class _Clock:
-    """In the process that runs a test: what it and the programs that it has started have worked."""
+    """In the process that runs a test: what it and the programs that it has started have worked.
+
+    Looked at before a test, after it and after what it leaves is put away: a browser's processes live no longer, and
+    what they have worked is told to nobody.
+    """
+
+    def __init__(self):
+        self.me = psutil.Process()
+        self.seen = self._look()
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item):
-        item.worked = _worked()
+        self._spent()
+        item.worked = 0.0
 
-    @pytest.hookimpl(trylast=True)
+    @pytest.hookimpl(wrapper=True)
     def pytest_runtest_teardown(self, item):
-        item.user_properties.append(("cpu_s", round(_worked() - item.worked, 3)))
+        item.worked += self._spent()
+        try:
+            return (yield)
+        finally:
+            item.user_properties.append(("cpu_s", round(item.worked + self._spent(), 3)))
 
+    def _look(self):
+        """CPU seconds: its own, those of its children that have ended, and {child: its own} and {any other: its own}
+        of the programs that run."""
+        direct = {child.pid for child in self.me.children()}
+        running = {}
+        for process in self.me.children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                running[process.pid] = sum(process.cpu_times()[:2])
+        times = self.me.cpu_times()
+        return times.user + times.system, times.children_user + times.children_system, running, direct
 
-def _worked():
-    me, spent = psutil.Process(), 0.0
-    for process in (me, *me.children(recursive=True)):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            spent += sum(process.cpu_times()[:4])  # its own, in user and kernel, and that of children that have ended
-    return spent
+    def _spent(self):
+        (own_before, ended_before, before, direct), self.seen = self.seen, self._look()
+        own, ended, after, _ = self.seen
+        known = sum(before[pid] for pid in direct - set(after) if pid in before)  # told earlier, while they ran
+        running = sum(spent - before.get(pid, 0.0) for pid, spent in after.items())
+        return max(0.0, own - own_before + ended - ended_before - known + running)
 
 
 class _Writer:
