@@ -152,9 +152,10 @@ if triton is not None:
             g = load_rows(grad, node, there, grad_row, WIDTH, BLOCK_D)
         else:
             at = matrix * total + own + node
-            q = load_rows(tree, at, there, WIDTH, WIDTH, BLOCK_D).to(dtype)
-            k = load_rows(tree + rows * WIDTH, at, there, WIDTH, WIDTH, BLOCK_D).to(dtype)
-            v = load_rows(tree + rows * (2 * WIDTH), at, there, WIDTH, WIDTH, BLOCK_D).to(dtype)
+            means = tl.cast(tree, query.dtype, bitcast=True)
+            q = load_rows(means, at, there, WIDTH, WIDTH, BLOCK_D)
+            k = load_rows(means + rows * WIDTH, at, there, WIDTH, WIDTH, BLOCK_D)
+            v = load_rows(means + rows * (2 * WIDTH), at, there, WIDTH, WIDTH, BLOCK_D)
             g = load_rows(work, at, there, WIDTH, WIDTH, BLOCK_D)
             worth = tl.load(part_of(work, rows, WIDTH, WORTH) + at, mask=there, other=0.0)
         share = tl.full([FAMILIES * SIZE], 1.0, tl.float32)

@@ -45,11 +45,11 @@ if triton is not None:
 
     @triton.jit
     def _row_tile(
-        query, grad, worth, maximum, normaliser, row, there, outside, query_row, grad_row, dtype: tl.constexpr,
+        query, grad, worth, maximum, normaliser, row, there, outside, query_row, grad_row,
         WIDTH: tl.constexpr, BLOCK_D: tl.constexpr,
     ):  # fmt: skip
         """Queries, gradients, what the weights of each row bring, and of what these are made."""
-        q = load_rows(query, row, there, query_row, WIDTH, BLOCK_D).to(dtype)
+        q = load_rows(query, row, there, query_row, WIDTH, BLOCK_D)
         g = load_rows(grad, row, there, grad_row, WIDTH, BLOCK_D)
         brings = tl.load(worth + row, mask=there, other=0.0) - tl.sum(g.to(tl.float32) * outside, 1)
         at_most = tl.load(maximum + row, mask=there, other=0.0)
@@ -93,7 +93,7 @@ if triton is not None:
             to_value = grad_value
         else:
             base = matrix * total + own
-            query = tree + base * WIDTH
+            query = tl.cast(tree, query.dtype, bitcast=True) + base * WIDTH
             key = query + rows * WIDTH
             value = key + rows * WIDTH
             grad = work + base * WIDTH
@@ -130,8 +130,8 @@ if triton is not None:
         here = start + tl.arange(0, BLOCK)
         here_there = here < last
         q, g, worth, maximum, normaliser = _row_tile(
-            query, grad, worth_of, maximum_of, normaliser_of, here, here_there, outside, query_row, grad_row, dtype,
-            WIDTH, BLOCK_D,
+            query, grad, worth_of, maximum_of, normaliser_of, here, here_there, outside, query_row, grad_row, WIDTH,
+            BLOCK_D,
         )  # fmt: skip
         if not LEAF:
             found = load_rows(tree + rows * (GATHERED * WIDTH), base + here, here_there, WIDTH, WIDTH, BLOCK_D)
@@ -142,8 +142,8 @@ if triton is not None:
         for at in range(first, last, BLOCK):
             other = at + tl.arange(0, BLOCK)
             there = other < last
-            k = load_rows(key, other, there, key_row, WIDTH, BLOCK_D).to(dtype)
-            v = load_rows(value, other, there, value_row, WIDTH, BLOCK_D).to(dtype)
+            k = load_rows(key, other, there, key_row, WIDTH, BLOCK_D)
+            v = load_rows(value, other, there, value_row, WIDTH, BLOCK_D)
             weights = _weights(
                 q, k, maximum, normaliser, here, other, here_there, there, scale, span, leaves, LEAF, SELF, PRECISION
             )
@@ -151,15 +151,15 @@ if triton is not None:
             total_query = tl.dot((weights * grad_scores).to(dtype), k, total_query, input_precision=PRECISION)
         store_rows(to_query, total_query * scale + density_query, base + here, here_there, WIDTH, BLOCK_D)
 
-        own_key = load_rows(key, here, here_there, key_row, WIDTH, BLOCK_D).to(dtype)
-        own_value = load_rows(value, here, here_there, value_row, WIDTH, BLOCK_D).to(dtype)
+        own_key = load_rows(key, here, here_there, key_row, WIDTH, BLOCK_D)
+        own_value = load_rows(value, here, here_there, value_row, WIDTH, BLOCK_D)
         total_key = tl.zeros([BLOCK, BLOCK_D], tl.float32)
         total_value = tl.zeros([BLOCK, BLOCK_D], tl.float32)
         for at in range(first, last, BLOCK):
             other = at + tl.arange(0, BLOCK)
             there = other < last
             q_other, g_other, worth_other, maximum_other, normaliser_other = _row_tile(
-                query, grad, worth_of, maximum_of, normaliser_of, other, there, outside, query_row, grad_row, dtype,
+                query, grad, worth_of, maximum_of, normaliser_of, other, there, outside, query_row, grad_row,
                 WIDTH, BLOCK_D,
             )  # fmt: skip
             weights = _weights(

@@ -4,7 +4,8 @@ What is known of the nodes above the leaves is one array of float32, ``tree``, p
 rows: for every matrix (a head of a batch element) the ``total`` nodes of all levels, one level after the other, the
 root left out::
 
-    MEANS        query, key and value of a node, the means over its leaves      3 parts of WIDTH columns
+    MEANS        query, key and value of a node, the means over its leaves      3 parts of WIDTH columns, in the dtype
+                 of the leaves, at the beginning of as much room as float32 takes
     GATHERED     what a node gets from its siblings                             WIDTH columns
     ENERGY       its log-partition function -phi                                one column, as those that follow
     KEPT         the share of its attention that stays inside
@@ -182,22 +183,20 @@ if triton is not None:
         node = (first_family + place // SIZE) * size + member
         there = (member < size) & (node < nodes)
         count = leaves_below(node, span, leaves)
+        means = tl.cast(tree, query.dtype, bitcast=True)
         if LEAF:
             at = matrix * leaves + node
             query += matrix_of(matrix, heads, query_batch, query_head)
             key += matrix_of(matrix, heads, key_batch, key_head)
             value += matrix_of(matrix, heads, value_batch, value_head)
-            mean_query = load_rows(query, node, there, query_row, WIDTH, BLOCK_D)
-            mean_key = load_rows(key, node, there, key_row, WIDTH, BLOCK_D)
-            mean_value = load_rows(value, node, there, value_row, WIDTH, BLOCK_D)
+            q = load_rows(query, node, there, query_row, WIDTH, BLOCK_D)
+            k = load_rows(key, node, there, key_row, WIDTH, BLOCK_D)
+            v = load_rows(value, node, there, value_row, WIDTH, BLOCK_D)
         else:
             at = matrix * total + own + node
-            mean_query = load_rows(tree, at, there, WIDTH, WIDTH, BLOCK_D)
-            mean_key = load_rows(tree + rows * WIDTH, at, there, WIDTH, WIDTH, BLOCK_D)
-            mean_value = load_rows(tree + rows * (2 * WIDTH), at, there, WIDTH, WIDTH, BLOCK_D)
-        q = mean_query.to(query.dtype.element_ty)
-        k = mean_key.to(query.dtype.element_ty)
-        v = mean_value.to(query.dtype.element_ty)
+            q = load_rows(means, at, there, WIDTH, WIDTH, BLOCK_D)
+            k = load_rows(means + rows * WIDTH, at, there, WIDTH, WIDTH, BLOCK_D)
+            v = load_rows(means + rows * (2 * WIDTH), at, there, WIDTH, WIDTH, BLOCK_D)
 
         scores = tl.dot(q, k.T, input_precision=PRECISION) * (scale * LOG2_E)
         if not LEAF:
@@ -241,15 +240,15 @@ if triton is not None:
             tl.store(to, energy / everyone, mask=family < families)
             ONES: tl.constexpr = LEAF and q.dtype.primitive_bitwidth == 16
             store_mean(
-                tree, mean_query, share, first_family, families, span * block, leaves, parent,
+                means, q, share, first_family, families, span * block, leaves, parent,
                 FAMILIES, SIZE, WIDTH, BLOCK_D, ONES,
             )  # fmt: skip
             store_mean(
-                tree + rows * WIDTH, mean_key, share, first_family, families, span * block, leaves, parent,
+                means + rows * WIDTH, k, share, first_family, families, span * block, leaves, parent,
                 FAMILIES, SIZE, WIDTH, BLOCK_D, ONES,
             )  # fmt: skip
             store_mean(
-                tree + rows * (2 * WIDTH), mean_value, share, first_family, families, span * block, leaves, parent,
+                means + rows * (2 * WIDTH), v, share, first_family, families, span * block, leaves, parent,
                 FAMILIES, SIZE, WIDTH, BLOCK_D, ONES,
             )  # fmt: skip
 
@@ -276,7 +275,7 @@ if triton is not None:
         for start in range(first, last, BLOCK_N):
             column = start + tl.arange(0, BLOCK_N)
             there = column < last
-            k = load_rows(key, column, there, key_row, WIDTH, BLOCK_D).to(q.dtype)
+            k = load_rows(key, column, there, key_row, WIDTH, BLOCK_D)
             scores = tl.dot(q, k.T, input_precision=PRECISION) * (scale * LOG2_E)
             if not LEAF:
                 scores += tl.log2(leaves_below(column, span, leaves))[None, :]
@@ -286,7 +285,7 @@ if triton is not None:
             weights = tl.exp2(scores - new_maximum[:, None])
             rescale = tl.exp2(maximum - new_maximum)
             normaliser = normaliser * rescale + tl.sum(weights, 1)
-            v = load_rows(value, column, there, value_row, WIDTH, BLOCK_D).to(q.dtype)
+            v = load_rows(value, column, there, value_row, WIDTH, BLOCK_D)
             accumulator = tl.dot(weights.to(v.dtype), v, accumulator * rescale[:, None], input_precision=PRECISION)
             maximum = new_maximum
         return accumulator / normaliser[:, None], maximum, normaliser
@@ -313,7 +312,7 @@ if triton is not None:
         last = nodes if ROOT else tl.minimum(first + block, nodes)
         start = family * BLOCK_M if ROOT else first
         stop = start + 1 if ROOT else last
-        dtype: tl.constexpr = query.dtype.element_ty
+        means = tl.cast(tree, query.dtype, bitcast=True)
         if LEAF:
             base = matrix * leaves
             of_query = query + matrix_of(matrix, heads, query_batch, query_head)
@@ -321,7 +320,7 @@ if triton is not None:
             of_value = value + matrix_of(matrix, heads, value_batch, value_head)
         else:
             base = matrix * total + own
-            of_query = tree + base * WIDTH
+            of_query = means + base * WIDTH
             of_key = of_query + rows * WIDTH
             of_value = of_key + rows * WIDTH
             query_row = WIDTH
@@ -334,13 +333,13 @@ if triton is not None:
         for tile in range(start, stop, BLOCK_M):
             row = tile + tl.arange(0, BLOCK_M)
             there = row < last
-            mean_query = load_rows(of_query, row, there, query_row, WIDTH, BLOCK_D)
+            q = load_rows(of_query, row, there, query_row, WIDTH, BLOCK_D)
             inside = tl.full([BLOCK_M], HIDDEN, tl.float32)
             if not LEAF:
                 inside = tl.load(part_of(tree, rows, WIDTH, ENERGY) + base + row, mask=there, other=0.0)
             attended, maximum, normaliser = _walk(
-                mean_query.to(dtype), of_key, of_value, inside, row, first, last, scale, span, leaves, key_row,
-                value_row, BLOCK_N, WIDTH, BLOCK_D, LEAF, SELF, PRECISION,
+                q, of_key, of_value, inside, row, first, last, scale, span, leaves, key_row, value_row,
+                BLOCK_N, WIDTH, BLOCK_D, LEAF, SELF, PRECISION,
             )  # fmt: skip
             if LEAF:
                 store_rows(output, attended, base + row, there, WIDTH, BLOCK_D)
@@ -356,12 +355,12 @@ if triton is not None:
                     store_softmax(part_of(tree, rows, WIDTH, MAXIMUM), rows, base + row, maximum, normaliser, there)
             if not ROOT:
                 share = tl.where(there, leaves_below(row, span, leaves), 0.0)
-                mean_key = load_rows(of_key, row, there, key_row, WIDTH, BLOCK_D)
-                mean_value = load_rows(of_value, row, there, value_row, WIDTH, BLOCK_D)
+                k = load_rows(of_key, row, there, key_row, WIDTH, BLOCK_D)
+                v = load_rows(of_value, row, there, value_row, WIDTH, BLOCK_D)
                 energy += share * (maximum + tl.log2(normaliser))
-                sum_query += tl.sum(mean_query.to(tl.float32) * share[:, None], 0)
-                sum_key += tl.sum(mean_key.to(tl.float32) * share[:, None], 0)
-                sum_value += tl.sum(mean_value.to(tl.float32) * share[:, None], 0)
+                sum_query += tl.sum(q.to(tl.float32) * share[:, None], 0)
+                sum_key += tl.sum(k.to(tl.float32) * share[:, None], 0)
+                sum_value += tl.sum(v.to(tl.float32) * share[:, None], 0)
         if not ROOT:
             everyone = leaves_below(family, span * block, leaves)
             at = matrix * total + family
@@ -369,10 +368,11 @@ if triton is not None:
                 at += own + nodes
             tl.store(part_of(tree, rows, WIDTH, ENERGY) + at, tl.sum(energy, 0) / everyone)
             column = tl.arange(0, BLOCK_D)
-            to = tree + at * WIDTH + column
-            tl.store(to, sum_query / everyone, mask=column < WIDTH)
-            tl.store(to + rows * WIDTH, sum_key / everyone, mask=column < WIDTH)
-            tl.store(to + rows * (2 * WIDTH), sum_value / everyone, mask=column < WIDTH)
+            to = means + at * WIDTH + column
+            dtype: tl.constexpr = means.dtype.element_ty
+            tl.store(to, (sum_query / everyone).to(dtype), mask=column < WIDTH)
+            tl.store(to + rows * WIDTH, (sum_key / everyone).to(dtype), mask=column < WIDTH)
+            tl.store(to + rows * (2 * WIDTH), (sum_value / everyone).to(dtype), mask=column < WIDTH)
 
     # --- down --------------------------------------------------------------------------------------------------------
 
