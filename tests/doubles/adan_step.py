@@ -43,7 +43,8 @@ def reference(
     beta3: Beta = 0.99,
     decay: Decay = 0.02,
 ) -> tuple[Tensor, State]:
-    """One step, as the official code writes it: all tensors alike, any shape."""
+    """One step, as the official code writes it: all tensors alike, any shape. ``ValueError`` where they are not."""
+    _check(parameter, gradient, first, difference, second, previous)
     change = gradient - previous
     first = beta1 * first + (1 - beta1) * gradient
     difference = beta2 * difference + (1 - beta2) * change
@@ -69,6 +70,7 @@ def fast(
     decay: Decay = 0.02,
 ) -> tuple[Tensor, State]:
     """The same with as few passes as PyTorch's fused operations allow."""
+    _check(parameter, gradient, first, difference, second, previous)
     change = gradient - previous
     first = first.lerp(gradient, 1 - beta1)
     difference = difference.lerp(change, 1 - beta2)
@@ -77,6 +79,13 @@ def fast(
     scale = second.sqrt().div_((1 - beta3**step) ** 0.5).add_(1e-8)
     update = torch.add(lr / (1 - beta1**step) * first, difference, alpha=lr * beta2 / (1 - beta2**step)).div_(scale)
     return torch.sub(parameter, update).div_(1 + decay * lr), State(first, difference, second, gradient.clone())
+
+
+def _check(*tensors: Tensor) -> None:
+    alike = {(each.shape, each.dtype, each.device) for each in tensors}
+    if len(alike) > 1 or not tensors[0].is_floating_point():
+        found = ", ".join(f"{str(each.dtype)[6:]} {tuple(each.shape)}" for each in tensors)
+        raise ValueError(f"Adan's step takes floating tensors of one shape, dtype and device, not {found}.")
 
 
 def example(

@@ -62,12 +62,15 @@ def fast(
     outputs = [u_[:, :0]]
     for start in range(0, u.shape[1], CHUNK):
         here = slice(start, start + CHUNK)
-        fallen = (step[:, here, :, None] * decay_).cumsum(1)
+        falls = step[:, here, :, None] * decay_
         entered = (step * u_)[:, here, :, None] * into_[:, here, None, :]
-        length = fallen.shape[1]
-        later = torch.ones(length, length, dtype=torch.bool, device=u.device).tril()[:, :, None, None]
-        weights = (fallen[:, :, None] - fallen[:, None]).masked_fill(~later, -torch.inf).exp()
-        states = (weights * entered[:, None]).sum(2) + fallen.exp() * carried[:, None]
+        # How far a state has fallen from token s to token t: a sum of its own for each pair, since differences of sums
+        # from the start would lose what is small beside them.
+        length = falls.shape[1]
+        later = torch.ones(length, length, dtype=torch.bool, device=u.device).tril(-1)[:, :, None, None]
+        fallen = falls[:, :, None].masked_fill(~later, 0.0).cumsum(1)
+        weights = fallen.masked_fill(later.transpose(0, 1), -torch.inf).exp()
+        states = (weights * entered[:, None]).sum(2) + falls.cumsum(1).exp() * carried[:, None]
         outputs.append((states * out_[:, here, None, :]).sum(-1) + skip_ * u_[:, here])
         carried = states[:, -1]
     return torch.cat(outputs, 1).to(u.dtype), (carried + 0).to(u.dtype)
