@@ -65,6 +65,7 @@ __all__ = [
     "Toggle",
     "Traits",
     "Unavailable",
+    "View",
     "kernel_or_cpu",
     "runs_anywhere",
     "standard_normal",
@@ -142,6 +143,22 @@ class SamplingRun:
     full: int | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """Something to see in the dashboard: a link on the page that it is a view of, one click from its first screen.
+
+    page      "inspect", "train" or "generate"
+    title     what the link says
+    settings  what differs from the page's first screen, by the names and in the words of its links
+    first     it is the page's first screen: ``settings`` then say what side B is
+    """
+
+    page: Literal["inspect", "train", "generate"]
+    title: str
+    settings: Mapping[str, str] = field(default_factory=dict)
+    first: bool = False
+
+
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Paper(ByName):
     """One paper of the workbench. ``slug`` names its folder, notebook, tests, golden arrays and dashboard page.
@@ -152,6 +169,7 @@ class Paper(ByName):
                 holds those of the example's inputs that are weights as parameters of the same names; it is called with
                 the rest of them
     studies     its whole runs
+    views       what is worth seeing of it in the dashboard
     take_when   when to take it, in sentences with the figures measured here: from which size on it pays, on what
     leave_when  when to take something else, and what
     """
@@ -169,6 +187,7 @@ class Paper(ByName):
     claims: tuple[Claim, ...] = ()
     recordings: tuple[Recording, ...] = ()
     sampling: tuple[SamplingRun, ...] = ()
+    views: tuple[View, ...] = ()
     take_when: str = ""
     leave_when: str = ""
 

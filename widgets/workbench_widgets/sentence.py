@@ -49,7 +49,7 @@ class SentenceViewer(page.WithStill):
 
     def _inspect(self, text: str, window: int | None) -> pretrained.Inspection:
         options = {"window_left": window, "window_right": window}
-        return self._encoder.inspect(check_text(text), attention="flash_attention_2", attention_options=options)
+        return self._encoder.inspect(check_text(text), attention="softmax_attention", attention_options=options)
 
     def _shown(self) -> tuple:
         self.inspection = self._inspect(self._text.value, WINDOWS[self._window.value][1])

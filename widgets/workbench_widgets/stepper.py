@@ -1,15 +1,17 @@
 """Online softmax, one block after the other: what each row remembers, and how its output comes together.
 
-The picture is drawn as SVG from a ``Trace`` of FlashAttention-2, so that the same drawing is live under a slider and,
-as a strip of frames, stands in an exported page.
+The picture is drawn as SVG from a trace, so that the same drawing is live under a slider and, as a strip of frames,
+stands in an exported page. A trace is any walk over blocks whose ``steps`` say, each, which block (``row_block``,
+``column_block``, its ``rows`` and ``columns``), of which ``kind`` ("skipped", "masked", "full"), and the ``maximum``,
+``normaliser``, ``rescale`` and ``accumulator`` after it.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import ipywidgets
 import torch
 
-from workbench.attention.flash_attention_2 import Step, Trace
 from workbench.plots import BLUE, ORANGE
 from workbench_widgets import page
 
@@ -22,7 +24,7 @@ MOST_FRAMES = 4
 class Stepper(page.WithStill):
     """Made by ``stepper``: a slider over the blocks, one row watched closely."""
 
-    def __init__(self, trace: Trace, row: int) -> None:
+    def __init__(self, trace: Any, row: int) -> None:
         self.trace = trace
         steps = trace.steps
         self._step = ipywidgets.IntSlider(0, 0, len(steps) - 1, description="block", layout={"width": "30em"})
@@ -55,12 +57,12 @@ class Stepper(page.WithStill):
         self._picture.value = frame_svg(self.trace, self._step.value, self._row.value)
 
 
-def stepper(trace: Trace, *, row: int = 0) -> Stepper:
+def stepper(trace: Any, *, row: int = 0) -> Stepper:
     """Walk through ``trace`` block by block, with ``row`` (counted inside its row block) watched closely."""
     return Stepper(trace, row)
 
 
-def key_frames(trace: Trace, row: int) -> list[int]:
+def key_frames(trace: Any, row: int) -> list[int]:
     """The steps worth printing: of the last row block the first, those where the maximum grew, and the last."""
     block = trace.steps[-1].row_block
     walk = [n for n, step in enumerate(trace.steps) if step.row_block == block and step.kind != "skipped"]
@@ -68,7 +70,7 @@ def key_frames(trace: Trace, row: int) -> list[int]:
     return sorted({*walk[:1], *grew[: MOST_FRAMES - 2], *walk[-1:]})
 
 
-def frame_svg(trace: Trace, number: int, row: int) -> str:
+def frame_svg(trace: Any, number: int, row: int) -> str:
     """One frame: the block grid, the three numbers of a row over the blocks, its output so far, the sum written out."""
     step = trace.steps[number]
     row = _within(step, row)
@@ -82,7 +84,7 @@ def frame_svg(trace: Trace, number: int, row: int) -> str:
     )
 
 
-def _within(step: Step, row: int) -> int:
+def _within(step: Any, row: int) -> int:
     return min(row, step.rows.stop - step.rows.start - 1)
 
 
@@ -101,7 +103,7 @@ def _box(x: float, y: float, width: float, height: float, fill: str, opacity: fl
 # --- left: which block ---
 
 
-def _grid(trace: Trace, number: int) -> str:
+def _grid(trace: Any, number: int) -> str:
     rows = 1 + max(step.row_block for step in trace.steps)
     columns = 1 + max(step.column_block for step in trace.steps)
     side = min(56.0, 190 / rows, 230 / columns)
@@ -126,7 +128,7 @@ def _grid(trace: Trace, number: int) -> str:
 # --- middle: maximum, rescale factor, normaliser of the watched row ---
 
 
-def _numbers(trace: Trace, step: Step, walk: Sequence[Step], row: int) -> str:
+def _numbers(trace: Any, step: Any, walk: Sequence[Any], row: int) -> str:
     left, width, height = 330.0, 230.0, 54.0
     whole = [s for s in trace.steps if s.row_block == step.row_block and s.kind != "skipped"]
     columns = 1 + max(s.column_block for s in trace.steps)
@@ -162,7 +164,7 @@ def _numbers(trace: Trace, step: Step, walk: Sequence[Step], row: int) -> str:
 # --- right: the output of the watched row so far ---
 
 
-def _output(trace: Trace, step: Step, walk: Sequence[Step], row: int) -> str:
+def _output(trace: Any, step: Any, walk: Sequence[Any], row: int) -> str:
     left, width, middle, height = 640.0, 290.0, 130.0, 78.0
     final = trace.output[step.rows.start + row]
     drawn = [_text(left, 14, "output so far, and where it will end")]
@@ -200,7 +202,7 @@ def _output(trace: Trace, step: Step, walk: Sequence[Step], row: int) -> str:
 # --- below: the update with its numbers ---
 
 
-def _sentence(step: Step, walk: Sequence[Step], row: int) -> str:
+def _sentence(step: Any, walk: Sequence[Any], row: int) -> str:
     where = f"Rows {step.rows.start}-{step.rows.stop - 1}, keys {step.columns.start}-{step.columns.stop - 1}"
     if step.kind == "skipped":
         return f"{where}: skipped. No query of this block may see any of these keys; nothing is loaded."

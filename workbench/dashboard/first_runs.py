@@ -14,7 +14,7 @@ import numpy as np
 
 from workbench.dashboard.generate import work as generating
 from workbench.dashboard.generate.work import Judgement, Setting, Walk
-from workbench.dashboard.shell.toggles import Configuration
+from workbench.dashboard.shell import toggles, views
 from workbench.dashboard.train import racers
 from workbench.dashboard.train import work as racing
 from workbench.dashboard.train.work import Point, Result, Start
@@ -24,7 +24,8 @@ GENERATION_FILE = Path(__file__).parent / "first_generation.npz"
 RACE = racers.Request("digits", racers.start("digits"))
 
 GENERATION = generating.Request(
-    Setting(), {"a": generating.OFF, "b": Configuration({"caching": "taylorseer"}, {"caching": {"interval": 5}})}
+    Setting(),
+    {"a": generating.OFF, "b": toggles.decode("b", generating.OFF, generating.knobs_of, views.first("generate"))[0]},
 )
 
 

@@ -27,7 +27,7 @@ NOT_FOR_ATTENTION = frozenset(
 
 
 def interface_name(method: str) -> str:
-    """The name of a method in ``transformers``: "flash_attention_2" is "workbench_FLASH_ATTENTION_2" there.
+    """The name of a method in ``transformers``: "softmax_attention" is "workbench_SOFTMAX_ATTENTION" there.
 
     Upper case, because that library takes every name with a lower-case "flash" in it for a CUDA package to import.
     """

@@ -61,7 +61,7 @@ from workbench.attention.standard import (
     without_blocks,
 )
 from workbench.controls import Range
-from workbench.paper import Attention, Baseline, Method, Paper, Recording, kernel_or_cpu
+from workbench.paper import Attention, Baseline, Method, Paper, Recording, View, kernel_or_cpu
 
 Block = Annotated[int | None, Range(1, 4096), "Tokens in a block; changes the order of work, never the result."]
 
@@ -463,6 +463,32 @@ PAPER = Paper(
     idea="Exact attention in linear memory, arranged so that a GPU spends its time on matrix products.",
     methods=(softmax_attention, flash_attention_2),
     claims=CLAIMS,
+    views=(
+        View(
+            page="inspect",
+            title="What does “it” stand for?",
+            settings={
+                "b.attention": "flash_attention_2",
+                "b.attention.window_left": "4",
+                "b.attention.window_right": "4",
+            },
+            first=True,
+        ),
+        View(
+            page="inspect",
+            title="See only two neighbours",
+            settings={"b.attention.window_left": "2", "b.attention.window_right": "2"},
+        ),
+        View(
+            page="inspect",
+            title="Look only backwards",
+            settings={
+                "b.attention.window_left": "None",
+                "b.attention.window_right": "None",
+                "b.attention.is_causal": "True",
+            },
+        ),
+    ),
     recordings=tuple(
         Recording(
             group=f"{mask}, head_dim {head_dim}",

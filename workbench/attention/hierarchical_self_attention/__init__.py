@@ -43,7 +43,8 @@ from workbench.attention.hierarchical_self_attention.methods import hierarchical
 from workbench.attention.hierarchical_self_attention.optimum import energy, kl_gap
 from workbench.attention.hierarchical_self_attention.reference import means, upward
 from workbench.attention.trees import Level, Tree
-from workbench.paper import Paper
+from workbench.paper import Paper, View
+from workbench.tasks import sentences
 
 __all__ = [
     "PAPER",
@@ -69,4 +70,17 @@ PAPER = Paper(
     methods=(hierarchical_attention,),
     claims=CLAIMS,
     recordings=RECORDINGS,
+    views=(
+        View(
+            page="inspect",
+            title="Phrases as a tree",
+            settings={
+                "b.attention.window_left": "None",
+                "b.attention.window_right": "None",
+                "b.hierarchy": "hierarchical_attention",
+                "text": sentences.EXAMPLES[8],
+                "layer": "4",
+            },
+        ),
+    ),
 )

@@ -30,6 +30,7 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
+from workbench.attention.doubly_stochastic import Diagnostics, birkhoff_projection, diagnostics
 from workbench.attention.inputs import (
     KeyOrValue,
     Output,
@@ -71,7 +72,6 @@ from workbench.attention.quantum_doubly_stochastic.inputs import (
 )
 from workbench.attention.quantum_doubly_stochastic.operators import (
     Convergence,
-    birkhoff_projection,
     implicit_gradient,
     jittered,
     norm_softmax,
@@ -81,9 +81,8 @@ from workbench.attention.quantum_doubly_stochastic.operators import (
     sinkhorn_to_tolerance,
 )
 from workbench.attention.quantum_doubly_stochastic.scaling import sinkhorn_attention as scaled_sinkhorn
-from workbench.attention.quantum_doubly_stochastic.sums import Diagnostics, diagnostics
 from workbench.controls import Range
-from workbench.paper import Attention, Baseline, Method, Paper
+from workbench.paper import Attention, Baseline, Method, Paper, View
 
 __all__ = [
     "PAPER",
@@ -281,6 +280,12 @@ norm_softmax_attention = Method(
     tolerance={"float64": 1e-11, "float32": 1e-5},
 )
 
+SINKHORN = {
+    "b.attention.window_left": "None",
+    "b.attention.window_right": "None",
+    "b.doubly_stochastic": "sinkhorn_attention",
+}
+
 PAPER = Paper(
     slug="quantum_doubly_stochastic",
     title="Quantum Doubly Stochastic Transformers",
@@ -292,4 +297,21 @@ PAPER = Paper(
     methods=(norm_softmax_attention, sinkhorn_attention, qr_attention, qontot_attention),
     claims=CLAIMS,
     recordings=RECORDINGS,
+    views=(
+        View(
+            page="inspect",
+            title="No word gets more than its share",
+            settings={**SINKHORN, "b.doubly_stochastic.iterations": "21", "layer": "5", "head": "7"},
+        ),
+        View(
+            page="inspect",
+            title="A digit in patches",
+            settings={**SINKHORN, "source": "image", "layer": "2", "head": "0"},
+        ),
+        View(
+            page="train",
+            title="Doubly stochastic attention",
+            settings={"b.mixing": "attention", "b.doubly_stochastic": "sinkhorn_attention"},
+        ),
+    ),
 )

@@ -1,4 +1,4 @@
-"""The operators that turn a matrix of scores into a map: softmax variants, Sinkhorn, QR and the Birkhoff projection.
+"""The operators that turn a matrix of scores into a map: softmax variants, Sinkhorn and QR.
 
 Each takes scores (..., T, T) of any floating-point dtype on any device and returns (..., T, T) of the same dtype; all
 are written as the paper has them and differentiable by autograd.
@@ -12,20 +12,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from workbench.attention.doubly_stochastic import Scores, check_square
 from workbench_kernels.operators import operator
 
-Scores = Float[Tensor, "*batch tokens tokens"]
 Marginal = Float[Tensor, "*batch tokens"]
 Errors = Float[Tensor, "*batch"]
-
-
-def check_square(scores: Tensor) -> None:
-    """Raise ``ValueError`` unless the scores are real square matrices with at least one token."""
-    shape = tuple(scores.shape)
-    if scores.ndim < 2 or shape[-1] != shape[-2] or 0 in shape or not scores.is_floating_point():
-        raise ValueError(
-            f"A doubly stochastic map is made of square real scores (..., T, T), not {str(scores.dtype)[6:]} {shape}."
-        )
 
 
 # --- Sinkhorn (Sec. 2.3.1) -------------------------------------------------------------------------------------------
@@ -196,39 +187,6 @@ def qr(scores: Scores, *, jitter: float = 1e-7, seed: int = 0) -> Scores:
     check_square(scores)
     orthogonal, _ = torch.linalg.qr(jittered(scores, jitter, seed))
     return (orthogonal * orthogonal).to(scores.dtype)
-
-
-# --- the nearest doubly stochastic matrix (Sec. 2.3.2) ---------------------------------------------------------------
-
-
-@torch.no_grad()
-def birkhoff_projection(scores: Scores, *, tolerance: float = 1e-10, iterations: int = 20_000) -> Scores:
-    """The doubly stochastic matrix nearest to the scores in the Frobenius norm, by Dykstra's alternating projections.
-
-    Projects in turn on the matrices whose rows and columns sum to 1 (closed form) and on the non-negative ones, until
-    no entry changes by more than ``tolerance`` and none is below -``tolerance``, or after ``iterations``. Computed in
-    float64; for the study of expressivity: no gradient. Raises ``ValueError`` for scores that are not square. O(T^2) an
-    iteration.
-    """
-    check_square(scores)
-    projected = _with_unit_sums(scores.double())
-    correction = torch.zeros_like(projected)
-    for _ in range(iterations):
-        positive = (projected + correction).clamp(min=0)
-        correction = projected + correction - positive
-        following = _with_unit_sums(positive)
-        done = (following - projected).abs().amax() <= tolerance and following.amin() >= -tolerance
-        projected = following
-        if done:
-            break
-    return projected.clamp(min=0).to(scores.dtype)
-
-
-def _with_unit_sums(x: Tensor) -> Tensor:
-    """The nearest matrices whose rows and columns sum to 1, of any sign."""
-    tokens = x.shape[-1]
-    rows, columns = x.sum(-1, keepdim=True) - 1, x.sum(-2, keepdim=True) - 1
-    return x - rows / tokens - columns / tokens + rows.sum(-2, keepdim=True) / tokens**2
 
 
 # --- softmax with a measured temperature (Sec. 5.1) ------------------------------------------------------------------

@@ -8,14 +8,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from workbench.attention.doubly_stochastic import birkhoff_projection, diagnostics
 from workbench.attention.quantum_doubly_stochastic.circuit import (
     Ansatz,
     doubly_stochastic_fast,
     draw_parameters,
     parameter_count,
 )
-from workbench.attention.quantum_doubly_stochastic.operators import birkhoff_projection, qr, sinkhorn
-from workbench.attention.quantum_doubly_stochastic.sums import diagnostics
+from workbench.attention.quantum_doubly_stochastic.operators import qr, sinkhorn
 
 Matrices = Float[Tensor, "matrices tokens tokens"]
 Operator = Callable[[Tensor], Tensor]

@@ -25,7 +25,7 @@ from workbench.dashboard.generate.work import (
     duration,
 )
 from workbench.dashboard.inspect import seeing
-from workbench.dashboard.shell import state
+from workbench.dashboard.shell import state, views
 from workbench.dashboard.shell.figures import Figure
 from workbench.dashboard.shell.knobs import Form
 from workbench.dashboard.shell.page import pair, retext, stack, text
@@ -38,15 +38,7 @@ if TYPE_CHECKING:
 COLUMNS = {10: 5, 20: 10, 50: 10, 100: 10, 200: 20}
 
 # Links to views with something to see, each one click away from the first screen.
-TRY = {
-    "One step in five, the rest forecast": {},
-    "Reuse against forecast": {"a.caching": "feature_reuse", "a.caching.interval": "8", "b.caching.interval": "8"},
-    "Too lazy: one step in twelve": {"b.caching.interval": "12"},
-    "Let a gate decide": {"a.caching": "taylorseer", "a.caching.interval": "4", "b.caching": "confidence_gated_taylor"},
-    "A bend in the path: another digit half way": {
-        "switch": "on", "a.caching": "taylorseer", "a.caching.interval": "4", "b.caching": "confidence_gated_taylor",
-    },
-}  # fmt: skip
+TRY = views.worth_seeing("generate", {})
 
 
 class GenerateView:

@@ -12,21 +12,17 @@ from pathlib import Path
 import numpy as np
 
 from workbench.dashboard.inspect import work as inspecting
-from workbench.dashboard.inspect.seeing import Maps
+from workbench.dashboard.inspect.seeing import Maps, knobs_of
 from workbench.dashboard.inspect.work import Request
+from workbench.dashboard.shell import toggles, views
 from workbench.dashboard.shell.toggles import NONE, Configuration
 from workbench.tasks.sentences import EXAMPLES
 
 FILE = Path(__file__).parent / "first_screen.npz"
 LAYER, HEAD = 3, 1  # where "it" looks at "animal"
 OFF = {"hierarchy": NONE, "doubly_stochastic": NONE}
-SIDES = {
-    "a": Configuration({"attention": "softmax_attention", **OFF, "activation": "gelu"}),
-    "b": Configuration(
-        {"attention": "flash_attention_2", **OFF, "activation": "gelu"},
-        {"attention": {"window_left": 4, "window_right": 4}},
-    ),
-}
+PLAIN = Configuration({"attention": "softmax_attention", **OFF, "activation": "gelu"})
+SIDES = {"a": PLAIN, "b": toggles.decode("b", PLAIN, knobs_of, views.first("inspect"))[0]}
 REQUEST = Request(EXAMPLES[0], (EXAMPLES[1], *EXAMPLES[3:6]), SIDES)
 
 

@@ -62,7 +62,7 @@ class Maps:
 
 @dataclass(frozen=True)
 class Sums:
-    """How far one head's map is from doubly stochastic, see ``quantum_doubly_stochastic.diagnostics``."""
+    """How far one head's map is from doubly stochastic, see ``attention.doubly_stochastic.diagnostics``."""
 
     side: str
     row_error: float
@@ -170,7 +170,7 @@ def sums(maps: Mapping[str, Maps], layer: int, head: int) -> Callable[[Cancelled
     """A job that says of one head how far each side's map is from doubly stochastic."""
 
     def steps(cancelled: Cancelled) -> Iterator[Sums]:
-        from workbench.attention.quantum_doubly_stochastic import diagnostics
+        from workbench.attention.doubly_stochastic import diagnostics
 
         for side, found in maps.items():
             with one_thread():

@@ -10,26 +10,19 @@ import numpy as np
 from workbench.dashboard.inspect import seeing
 from workbench.dashboard.inspect.seeing import SIDES, Figures, Maps, Sums
 from workbench.dashboard.inspect.work_images import Accuracy
-from workbench.dashboard.shell import state
+from workbench.dashboard.shell import state, views
 from workbench.measure.memory import in_words
 from workbench.tasks.sentences import EXAMPLES
 
 FULL = {"b.attention.window_left": "None", "b.attention.window_right": "None"}
-PHRASES = {**FULL, "b.hierarchy": "hierarchical_attention"}
-SINKHORN = {**FULL, "b.doubly_stochastic": "sinkhorn_attention"}
 
 # Links to views with something to see, each one click away from the first screen.
-TRY = {
-    "What does “it” stand for?": {},
+OWN = {
     "… and now, with “wide”?": {"text": EXAMPLES[1]},
-    "See only two neighbours": {"b.attention.window_left": "2", "b.attention.window_right": "2"},
-    "Look only backwards": {**FULL, "b.attention.is_causal": "True"},
-    "Phrases as a tree": {**PHRASES, "text": EXAMPLES[8], "layer": "4"},
-    "No word gets more than its share": {**SINKHORN, "b.doubly_stochastic.iterations": "21", "layer": "5", "head": "7"},
-    "ReLU for GELU": {**FULL, "b.activation": "relu"},
     "A repeated sentence": {"text": EXAMPLES[7], "layer": "2", "head": "9"},
-    "A digit in patches": {**SINKHORN, "source": "image", "layer": "2", "head": "0"},
-}  # fmt: skip
+    "ReLU for GELU": {**FULL, "b.activation": "relu"},
+}
+TRY = views.worth_seeing("inspect", OWN)
 
 
 def introduction(source: str) -> str:

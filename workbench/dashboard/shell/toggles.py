@@ -150,7 +150,7 @@ def _without_empty(knobs: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[
     return {toggle: values for toggle, values in knobs.items() if values}
 
 
-# --- a configuration in a link: b.attention=flash_attention_2&b.attention.window_left=4 ---
+# --- a configuration in a link: b.attention=softmax_attention&b.attention.window_left=4 ---
 
 
 def decode(

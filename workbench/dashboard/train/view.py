@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from bokeh.plotting import figure as Plot
 
 from workbench import plots
-from workbench.dashboard.shell import state
+from workbench.dashboard.shell import state, views
 from workbench.dashboard.shell.figures import Figure
 from workbench.dashboard.shell.knobs import Form
 from workbench.dashboard.shell.page import pair, retext, stack, text
@@ -25,14 +25,14 @@ MODEL = "Model and training, the same for both"
 SECONDS = "seconds of training"
 
 # Links to races with something to see, each one click away from the first screen.
-TRY = {
+OWN = {
     "Attention, or a gate that never looks around?": {},
     "What if the patches never meet?": {"a.mixing": "mlp_mixer", "b.mixing": "none"},
-    "Doubly stochastic attention": {"b.mixing": "attention", "b.doubly_stochastic": "sinkhorn_attention"},
     "ReLU against GELU": {"b.mixing": "attention", "b.activation": "relu"},
     "The same model twice: what is noise?": {"b.mixing": "attention"},
     "A small language": {"task": GRAMMAR},
 }
+TRY = views.worth_seeing("train", OWN)
 
 
 class TrainView:

@@ -44,7 +44,7 @@ from workbench.generation.confidence_gated_taylor.methods import (
 )
 from workbench.generation.confidence_gated_taylor.reference import relative_l1
 from workbench.generation.confidence_gated_taylor.strategies import FirstBlockCache, GatedCache, LastBlockCache
-from workbench.paper import Paper
+from workbench.paper import Paper, View
 
 __all__ = [
     "PAPER",
@@ -61,6 +61,8 @@ __all__ = [
     "relative_l1",
 ]
 
+GATE = {"a.caching": "taylorseer", "a.caching.interval": "4", "b.caching": "confidence_gated_taylor"}
+
 PAPER = Paper(
     slug="confidence_gated_taylor",
     title="Forecasting When to Forecast: Accelerating Diffusion Models with Confidence-Gated Taylor",
@@ -73,4 +75,8 @@ PAPER = Paper(
     claims=CLAIMS,
     recordings=RECORDINGS,
     sampling=SAMPLING,
+    views=(
+        View(page="generate", title="Let a gate decide", settings=GATE),
+        View(page="generate", title="A bend in the path: another digit half way", settings={"switch": "on", **GATE}),
+    ),
 )

@@ -61,7 +61,7 @@ from workbench.generation.taylorseer.methods import (
 )
 from workbench.generation.taylorseer.strategies import ModuleCache, ReuseCache, Scheduled
 from workbench.generation.taylorseer.studies import STUDIES, by_interval
-from workbench.paper import Paper
+from workbench.paper import Paper, View
 
 __all__ = [
     "PAPER",
@@ -100,4 +100,18 @@ PAPER = Paper(
     claims=CLAIMS,
     recordings=RECORDINGS,
     sampling=SAMPLING,
+    views=(
+        View(
+            page="generate",
+            title="One step in five, the rest forecast",
+            settings={"b.caching": "taylorseer", "b.caching.interval": "5"},
+            first=True,
+        ),
+        View(
+            page="generate",
+            title="Reuse against forecast",
+            settings={"a.caching": "feature_reuse", "a.caching.interval": "8", "b.caching.interval": "8"},
+        ),
+        View(page="generate", title="Too lazy: one step in twelve", settings={"b.caching.interval": "12"}),
+    ),
 )
