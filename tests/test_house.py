@@ -128,6 +128,19 @@ def test_imports_run_one_way(module):
             assert within(other, home), f"{module} imports {name}: what is private to another package is not for it"
 
 
+def test_shared_code_names_no_paper():
+    """What a paper needs from the core, it declares; who knows a slug stands in that paper's folder or above papers."""
+    slug = re.compile(rf"\b({'|'.join(catalog.slugs())})\b")
+    shared = [
+        (module, number, found[1])
+        for module, path in SOURCES.items()
+        if not owner(module)
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if (found := slug.search(line))
+    ]
+    assert shared == []
+
+
 def test_every_module_says_what_it_is_for():
     assert [module for module, path in SOURCES.items() if not ast.get_docstring(ast.parse(path.read_text()))] == []
 
