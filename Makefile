@@ -14,7 +14,7 @@ READY := .venv/installed
 # What each test costs, a line for each.
 TIMES := build/times
 
-.PHONY: help serve lab bench test test-gpu lint browser
+.PHONY: help serve lab bench test test-gpu sanitize lint browser
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,6 +38,9 @@ test: $(READY) browser ## the linter and every test that this machine can run; a
 
 test-gpu: $(READY) ## the tests that need a CUDA device
 	$(RUN) -m pytest -m gpu $(ARGS)
+
+sanitize: $(READY) ## small cases of every kernel under NVIDIA's compute-sanitizer, on a CUDA device
+	$(RUN) -m tests.sanitize $(ARGS)
 
 lint: $(READY) ## ruff
 	$(RUN) -m ruff check .

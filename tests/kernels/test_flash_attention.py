@@ -152,6 +152,19 @@ def test_refusals_say_why(dtype, head_dim, scale, words):
 
 
 @pytest.mark.gpu
+@pytest.mark.parametrize("deterministic", [True, False], ids=["deterministic", "atomic"])
+@pytest.mark.parametrize("head_dim", [128, 256])
+def test_eight_warps(head_dim, deterministic):
+    """A program of eight warps goes over several tiles; its matrix products read them from shared memory."""
+    (*inputs, upstream), _ = tensors(queries=300, keys=300, head_dim=head_dim, dtype=torch.bfloat16)
+    scale = head_dim**-0.5
+    ours = gradients(lambda *qkv: flash_attention(*qkv, scale=scale, deterministic=deterministic)[0], inputs, upstream)
+    truth = gradients(direct, [tensor.double() for tensor in inputs], upstream.double())
+    for got, expected, plain in zip(ours, truth, gradients(direct, inputs, upstream), strict=True):
+        assert_close(got, expected, ordinary=plain)
+
+
+@pytest.mark.gpu
 @pytest.mark.parametrize("is_causal", [False, True], ids=["full", "causal"])
 @pytest.mark.parametrize("head_dim", [64, 128, 256])
 def test_real_sizes(head_dim, is_causal):
