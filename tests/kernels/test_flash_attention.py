@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from comparison import assert_close
-from workbench.attention.flash_attention_2 import direct, forward
+from workbench.attention.flash_attention_2 import forward
+from workbench.attention.standard import direct
 from workbench_kernels.attention import split_keys
 from workbench_kernels.attention.flash_attention import flash_attention, why_not
 

@@ -8,7 +8,9 @@ import pytest
 import torch
 
 from workbench.attention import flash_attention_2 as fa2
-from workbench.attention.flash_attention_2 import direct, flash_attention_2, forward, reference_backward, trace
+from workbench.attention.flash_attention_2 import backward, flash_attention_2, forward, trace
+from workbench.attention.inputs import allowed, cost, example, prepare
+from workbench.attention.standard import direct
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "flash_attention_2.npz"
 MASKS = {"full": {}, "causal": {"is_causal": True}, "window": {"window_left": 3, "window_right": 0}}
@@ -39,7 +41,7 @@ def test_golden_arrays(golden, mask, blocks):
     query, key, value = golden["q"], golden["k"], golden["v"]
     options = {**MASKS[mask], "block_rows": blocks[0], "block_columns": blocks[1]}
     output, logsumexp = forward(query, key, value, **options)
-    gradients = reference_backward(query, key, value, output, logsumexp, golden["dout"], **options)
+    gradients = backward(query, key, value, output, logsumexp, golden["dout"], **options)
     expected = [golden[f"{mask}_{name}"] for name in ("out", "lse", "dq", "dk", "dv")]
     for got, wanted in zip((output, logsumexp, *gradients), expected, strict=True):
         torch.testing.assert_close(got, wanted, rtol=0, atol=1e-12)
@@ -53,7 +55,7 @@ def test_golden_maps(golden, mask, implementation):
 
 
 def test_the_order_of_column_blocks_does_not_matter(qkv):
-    query, key, value, _ = fa2.prepare(*qkv, None)
+    query, key, value, _ = prepare(*qkv, None)
     expected, expected_logsumexp = forward(*qkv)
     blocks = [slice(0, 5), slice(5, 6), slice(6, 13)]
     for order in itertools.permutations(blocks):
@@ -91,11 +93,11 @@ def test_scores_of_ten_thousand_stay_finite(implementation):
 
 
 def test_rows_of_the_map_sum_to_one(qkv):
-    query, key, value, scale = fa2.prepare(*qkv, None)
+    query, key, value, scale = prepare(*qkv, None)
     for options in MASKS.values():
         _, logsumexp = forward(query, key, value, **options, block_rows=4, block_columns=3)
         weights = torch.exp(scale * query @ key.mT - logsumexp[..., None])
-        total = weights.masked_fill(~fa2.allowed(13, 13, **options), 0).sum(-1)
+        total = weights.masked_fill(~allowed(13, 13, **options), 0).sum(-1)
         torch.testing.assert_close(total, torch.ones_like(total), rtol=0, atol=1e-12)
 
 
@@ -106,13 +108,13 @@ def test_algorithm_2_is_the_gradient_of_the_direct_formula(qkv, mask):
     expected = torch.autograd.grad(direct(*leaves, **MASKS[mask]), leaves, upstream)
     with torch.no_grad():
         saved = forward(*qkv, **MASKS[mask])
-        gradients = reference_backward(*qkv, *saved, upstream, **MASKS[mask], block_rows=5, block_columns=4)
+        gradients = backward(*qkv, *saved, upstream, **MASKS[mask], block_rows=5, block_columns=4)
     for got, wanted in zip(gradients, expected, strict=True):
         torch.testing.assert_close(got, wanted, rtol=0, atol=1e-10)
 
 
 def test_the_row_dot_of_the_backward_pass(qkv):
-    query, key, value, scale = fa2.prepare(*qkv, None)
+    query, key, value, scale = prepare(*qkv, None)
     upstream = normal(2, 4, 13, 8)
     weights = (scale * query @ key.mT).softmax(-1)
     torch.testing.assert_close(
@@ -158,7 +160,7 @@ def test_block_kinds_agree_with_the_mask():
     ):
         visible = {"is_causal": bool(causal), "window_left": left, "window_right": right}
         kinds = fa2.block_kinds(queries, keys, **visible, block_rows=4, block_columns=3)
-        mask = fa2.allowed(queries, keys, **visible)
+        mask = allowed(queries, keys, **visible)
         for i, j in np.ndindex(*kinds.shape):
             part = mask[4 * i : 4 * i + 4, 3 * j : 3 * j + 3]
             if kinds[i, j] == 2:
@@ -194,10 +196,10 @@ def test_wave_efficiency(blocks, slots, expected):
 
 
 def test_cost_counts_the_pairs_that_a_window_keeps():
-    inputs = fa2.example(12, device="meta", heads=1).inputs
+    inputs = example(12, device="meta", heads=1).inputs
     for options in ({"window_left": 2, "window_right": 1}, {"window_left": 4, "is_causal": True}, {"window_right": 3}):
-        pairs = fa2.allowed(12, 12, **options).sum().item()
-        assert fa2.cost(**inputs, **options).flops == 4 * pairs * 64
+        pairs = allowed(12, 12, **options).sum().item()
+        assert cost(**inputs, **options).flops == 4 * pairs * 64
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
-"""What the paper claims, and how it is settled here."""
+"""What the paper claims, and how it is settled here; the figures that it is shown with."""
 
-from workbench.paper import Claim
+from workbench.paper import Claim, Recording
 
 CLAIMS = (
     Claim(
@@ -97,4 +97,21 @@ CLAIMS = (
         how="forward rate at head_dim 128 over the rate of a large matrix product on the same GPU",
         caveat="A Triton kernel on Hopper does not reach the fraction that CUDA code reached on an A100.",
     ),
+)
+
+RECORDINGS = tuple(
+    Recording(
+        group=f"{mask}, head_dim {head_dim}",
+        methods=("flash_attention_2",),
+        sizes=sizes,
+        shape={"batch": 2, "heads": 2048 // head_dim, "head_dim": head_dim},
+        options={"is_causal": mask == "causal"},
+        implementations=implementations,
+    )
+    for head_dim in (64, 128)
+    for mask in ("full", "causal")
+    for sizes, implementations in (
+        ((512, 1024, 2048, 4096, 8192, 16384), ("fast", "softmax_attention", "sdpa_flash", "sdpa_cudnn")),
+        ((8192,), ("flex_attention",)),  # compiles for a while at every size
+    )
 )

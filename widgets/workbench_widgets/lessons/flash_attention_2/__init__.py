@@ -9,6 +9,7 @@ from torch import Tensor
 
 from workbench import measure, plots
 from workbench.attention import flash_attention_2 as paper
+from workbench.attention.standard import direct
 from workbench.paper import Example
 from workbench_widgets.page import table_html
 from workbench_widgets.stepper import FONT
@@ -60,9 +61,9 @@ def memory_table(lengths: list[int]) -> str:
     """Bytes beside input and output for one head of 128 in bfloat16, by the methods' own formulas."""
     rows = []
     for tokens in lengths:
-        inputs = paper.example(tokens, device="meta", dtype="bfloat16", heads=1, head_dim=128).inputs
+        inputs = paper.flash_attention_2.example(tokens, device="meta", dtype="bfloat16", heads=1, head_dim=128).inputs
         matrix = tokens * tokens * 2
-        logsumexp = paper.workspace("fast", *inputs.values())
+        logsumexp = paper.flash_attention_2.workspace("fast", *inputs.values())
         rows.append((f"{tokens:,}", _bytes(4 * tokens * 128 * 2), _bytes(matrix), _bytes(logsumexp)))
     heads = ("tokens", "Q, K, V and O", "the score matrix S", "what FlashAttention-2 keeps instead")
     return table_html(heads, rows, "One head of width 128 in bfloat16. The last column is one float32 a row.")
@@ -203,14 +204,14 @@ def occupancy_table(tokens: int = 16384, block: int = 128) -> str:
 
 def gradient_error(seed: int = 0) -> float:
     """Algorithm 2 against autograd of the direct formula, float64, grouped heads, a causal mask, odd lengths."""
-    example = paper.example(45, dtype="float64", heads=4, kv_heads=2, head_dim=16, seed=seed)
+    example = paper.flash_attention_2.example(45, dtype="float64", heads=4, kv_heads=2, head_dim=16, seed=seed)
     inputs = [tensor.requires_grad_() for tensor in example.inputs.values()]
     options = {"is_causal": True, "block_rows": 16, "block_columns": 8}
     grad = torch.randn_like(inputs[0])
-    truth = torch.autograd.grad(paper.direct(*inputs, is_causal=True), inputs, grad)
+    truth = torch.autograd.grad(direct(*inputs, is_causal=True), inputs, grad)
     with torch.no_grad():
         output, logsumexp = paper.forward(*inputs, **options)
-        ours = paper.reference_backward(*inputs, output, logsumexp, grad, **options)
+        ours = paper.backward(*inputs, output, logsumexp, grad, **options)
     return max(measure.relative_error(a, b) for a, b in zip(ours, truth, strict=True))
 
 
@@ -243,7 +244,9 @@ def sequence_speedup(device: str, tokens: int = 16384, rows: int = 128) -> float
 
     A call for each row block: what launching them from Python costs is in it, so it may exceed the number of blocks.
     """
-    query, key, value = paper.example(tokens, device=device, dtype="bfloat16", heads=1).inputs.values()
+    query, key, value = paper.flash_attention_2.example(
+        tokens, device=device, dtype="bfloat16", heads=1
+    ).inputs.values()
     attend = paper.flash_attention_2
 
     def one_after_the_other() -> None:

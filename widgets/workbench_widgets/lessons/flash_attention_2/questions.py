@@ -21,8 +21,7 @@ def arithmetic() -> Prediction:
     counted = lesson.count_updates()["v2"]
     more = counted.exponentials + counted.rescale_multiplications > 1024 * 1024
     return predict(
-        "Compared with the direct formula (multiply, softmax, multiply), how much arithmetic does FlashAttention-2 "
-        "do?",
+        "Compared with the direct formula (multiply, softmax, multiply), how much arithmetic does FlashAttention-2 do?",
         ["less: that is why it is fast", "exactly as much", "more"],
         "more" if more else "exactly as much",
         "The matrix products are the same: 4 · 1024² · 64 FLOPs. The direct formula takes 1024² = 1,048,576 "
@@ -67,7 +66,7 @@ def occupancy() -> Prediction:
 
 def blocks_alone(device: str, tokens: int = 512) -> Prediction:
     """Are blocks enough?"""
-    example = paper.example(tokens, device=device)
+    example = paper.flash_attention_2.example(tokens, device=device)
     names = {"reference": "Algorithm 1 in PyTorch", "softmax_attention": "the direct formula"}
     times = {name: measure.measure(paper.flash_attention_2, name, example)["median_ms"] for name in names}
     return predict(
@@ -97,8 +96,7 @@ PREDICTIONS = (arithmetic, new_update, occupancy)
 def rescale_factor(answer):
     """The maximum of a row was 1 after the first block; the second block brings a score of 3. What is a?"""
     assert not math.isclose(answer, math.exp(2), rel_tol=0.02), (
-        "that is the inverse, as the paper prints it. The old sum is too large: it was measured from a smaller "
-        "maximum."
+        "that is the inverse, as the paper prints it. The old sum is too large: it was measured from a smaller maximum."
     )
     close(answer, math.exp(-2), 0.02, "a = exp(m_old − m_new): what is m_old − m_new here?")
 
@@ -206,8 +204,7 @@ def merge(function):
                   for part in (slice(0, 4), slice(4, 10))]  # fmt: skip
         output, logsumexp = function(*halves[0], *halves[1])
         assert torch.isfinite(output).all() and torch.isfinite(logsumexp).all(), (
-            f"with scores around {shift:.0f} it gives inf or NaN: subtract before you take exp, or use "
-            "torch.logaddexp."
+            f"with scores around {shift:.0f} it gives inf or NaN: subtract before you take exp, or use torch.logaddexp."
         )
         assert torch.allclose(logsumexp, scores.logsumexp(-1)), "the logsumexp is wrong: sum exp(L), then log."
         assert torch.allclose(output, scores.softmax(-1) @ value), "the output is wrong: weigh each half by its share."
