@@ -2,8 +2,8 @@
 
 On CUDA the host never learns what was decided. Two small kernels a step add up the error and decide; what the decision
 means for a forecast, which computed features it is a sum of, goes into tables, and one kernel reads the last block's
-features by them. The floor for 4 samples of DiT-XL/2 in bfloat16, 50 steps, is 354 MB, 74 microseconds at 4.8 TB/s; a
-hundred launches take longer than that.
+features by them. For 4 samples of DiT-XL/2 in bfloat16, 50 steps, that is 354 MB at the most, 74 microseconds at 4.8
+TB/s; the hundred launches take longer than that.
 """
 
 import torch
