@@ -1,6 +1,6 @@
 """What the paper claims, and how it is settled here."""
 
-from workbench.paper import Claim
+from workbench.paper import Claim, Recording
 
 CLAIMS = (
     Claim(
@@ -97,5 +97,28 @@ CLAIMS = (
         how="as left_or_right",
         low=0.9,
         must_hold=("cpu", "gpu"),
+    ),
+)
+
+RECORDINGS = (
+    *(
+        Recording(group=f"gate, hidden {hidden}", methods=("normalised_gate",), sizes=sizes, shape={"hidden": hidden})
+        for hidden, sizes in ((512, (16384, 131072)), (2048, (16384,)))
+    ),
+    Recording(
+        group="blocks, 16 images",
+        methods=("activator_block", "attention_block"),
+        sizes=(64, 256, 1024, 4096),
+        shape={"batch": 16, "width": 256, "hidden": 512},
+        implementations=("fast", "torch_compile"),
+    ),
+    Recording(  # without the host's time for launching
+        group="blocks, 16 images, as a graph",
+        methods=("activator_block", "attention_block"),
+        sizes=(256, 1024, 4096),
+        shape={"batch": 16, "width": 256, "hidden": 512},
+        implementations=("fast", "torch_compile"),
+        directions=("forward",),
+        replayed=True,
     ),
 )

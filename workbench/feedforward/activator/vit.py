@@ -1,46 +1,22 @@
-"""What the Activator is compared with: the block of a vision transformer, and the arithmetic of all blocks."""
+"""What the Activator is compared with: the block of a vision transformer."""
 
-from typing import Annotated, Literal
-
-import torch
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from workbench.controls import Range
+from workbench.feedforward.activator.inputs import (
+    Batch,
+    Heads,
+    Hidden,
+    Tokens,
+    Vector,
+    Width,
+    check_block,
+    cost_of_block,
+    drawn,
+    macs,
+)
 from workbench.paper import Cost, Example
-
-Tokens = Float[Tensor, "batch tokens width"]
-Vector = Float[Tensor, " width"]
-Heads = Annotated[int, Range(1, 64, log=True), "Attention heads; they must divide the width."]
-
-Width = Annotated[int, Range(8, 8192, log=True), "Width of a token."]
-Hidden = Annotated[int, Range(8, 8192, log=True), "Width inside the block: of the gate, or of the feed-forward part."]
-Batch = Annotated[int, Range(1, 1024, log=True), "Images in a batch."]
-
-Block = Literal["activator", "activator_with_feed_forward", "attention", "mlp_mixer"]
-
-
-def macs(block: Block, *, tokens: int, width: int, hidden: int, token_hidden: int | None = None) -> int:
-    """Multiply-adds that one block spends on one token, in its matrix products.
-
-    "activator"                    3 width hidden                              (variant B)
-    "activator_with_feed_forward"  5 width hidden                              (variant A)
-    "attention"                    4 width^2 + 2 tokens width + 2 width hidden (a ViT's block)
-    "mlp_mixer"                    2 width token_hidden + 2 width hidden       (token_hidden: 2 tokens, unless given)
-
-    Raises ``ValueError`` for another block.
-    """
-    feed_forward = 2 * width * hidden
-    counted = {
-        "activator": 3 * width * hidden,
-        "activator_with_feed_forward": 3 * width * hidden + feed_forward,
-        "attention": 4 * width**2 + 2 * tokens * width + feed_forward,
-        "mlp_mixer": 2 * width * (token_hidden or 2 * tokens) + feed_forward,
-    }
-    if block not in counted:
-        raise ValueError(f"No block is called {block!r}: choose {', '.join(counted)}.")
-    return counted[block]
 
 
 def attention_block_reference(
@@ -63,7 +39,7 @@ def attention_block_reference(
     Linear weights are stored (out, in); ``in_weight`` is query above key above value. Returns x's shape and dtype.
     Raises ``ValueError`` for what does not fit together. Memory O(tokens^2) a head; ``macs("attention")`` a token.
     """
-    check(x, up_weight, in_weight, heads=heads)
+    check_block(x, up_weight, in_weight, heads=heads)
     query, key, value = _heads(norm(x, norm_weight, norm_bias), in_weight, heads)
     weights = (query @ key.mT * query.shape[-1] ** -0.5).softmax(-1)
     x = x + rearrange(weights @ value, "b h n c -> b n (h c)") @ out_weight.mT
@@ -88,7 +64,7 @@ def attention_block_fast(
 ) -> Tokens:
     """The same with PyTorch's fused attention, which writes no score to memory, and layer norms in one pass. Arguments
     as ``reference``."""
-    check(x, up_weight, in_weight, heads=heads)
+    check_block(x, up_weight, in_weight, heads=heads)
     inputs = _heads(norm_fast(x, norm_weight, norm_bias), in_weight, heads)
     attended = nn.functional.scaled_dot_product_attention(*inputs)
     x = x + rearrange(attended, "b h n c -> b n (h c)") @ out_weight.mT
@@ -157,32 +133,6 @@ def attention_block_example(
     return Example(drawn(shapes, device, dtype, seed))
 
 
-def drawn(shapes: dict[str, tuple[int, ...]], device: str, dtype: str, seed: int) -> dict[str, Tensor]:
-    """Tensors by name: x standard normal, matrices of variance 1/columns, norms near 1 and 0, biases near 0.
-
-    Norms and biases are not exactly 1 and 0, so that an implementation which forgets one of them gives itself away.
-    """
-    generator = None if device == "meta" else torch.Generator(device).manual_seed(seed)
-
-    def draw(name: str, shape: tuple[int, ...]) -> Tensor:
-        normal = torch.randn(shape, generator=generator, device=device, dtype=torch.float32)
-        if name != "x":
-            normal = normal * shape[-1] ** -0.5 if len(shape) > 1 else normal * 0.1 + name.endswith("weight")
-        return normal.to(getattr(torch, dtype))
-
-    return {name: draw(name, shape) for name, shape in shapes.items()}
-
-
-def cost_of_block(macs_per_token: int, x: Tensor, *weights: Tensor) -> Cost:
-    """The matrix products of a block, and least bytes: x and weights read, the output written.
-
-    Backward is twice the products; it reads x, weights and the output's gradient, and writes a gradient for each input.
-    """
-    flops = 2 * macs_per_token * x[..., 0].numel()
-    inputs = x.nbytes + sum(weight.nbytes for weight in weights)
-    return Cost(flops, inputs + x.nbytes, 2 * flops, 2 * inputs + x.nbytes)
-
-
 def attention_block_cost(x: Tensor, *weights: Tensor, **options: object) -> Cost:
     """``macs("attention")`` a token."""
     hidden = weights[6].shape[0]
@@ -200,17 +150,3 @@ def attention_block_workspace(implementation: str, x: Tensor, *weights: Tensor, 
     attending = 9 * x.nbytes + (2 * pairs if implementation == "reference" else 0)
     feeding = 2 * x.nbytes + 2 * batch * tokens * weights[6].shape[0] * x.element_size()
     return max(attending, feeding)
-
-
-def check(x: Tensor, up_weight: Tensor, *others: Tensor, heads: int = 1) -> None:
-    """Raise ``ValueError`` unless x is (batch, tokens, width) and the weights take that width."""
-    if x.ndim != 3 or not x.shape[-1]:
-        raise ValueError(f"A block takes x (batch, tokens, width), not {tuple(x.shape)}.")
-    if not x.is_floating_point():
-        raise ValueError(f"A block takes floating-point numbers, not {str(x.dtype)[6:]}.")
-    width = x.shape[-1]
-    for weight in (up_weight, *others):
-        if weight.ndim != 2 or weight.shape[1] != width:
-            raise ValueError(f"For x {tuple(x.shape)} a matrix (out, {width}) is needed, not {tuple(weight.shape)}.")
-    if width % heads:
-        raise ValueError(f"heads = {heads} must divide the width, {width}.")

@@ -1,6 +1,6 @@
 """What the paper claims, and how it is settled here."""
 
-from workbench.paper import Claim
+from workbench.paper import Claim, Recording
 
 CLAIMS = (
     Claim(
@@ -145,4 +145,13 @@ CLAIMS = (
         how="not measured",
         caveat="Needs the full-size model.",
     ),
+)
+
+RECORDINGS = tuple(
+    Recording(group=f"hidden {hidden}", methods=methods, sizes=sizes, shape={"hidden": hidden})
+    for hidden, sizes, methods in (
+        (8192, (256, 1024, 4096, 16384), ("poly_norm", "swiglu")),
+        (8192, (16384,), ("poly_relu", "relu_squared", "geglu", "reglu", "gelu", "relu")),
+        (8256, (16384,), ("poly_norm",)),
+    )
 )

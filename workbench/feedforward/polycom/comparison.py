@@ -8,7 +8,6 @@ from torch import Tensor, nn
 from workbench.feedforward.polycom.inputs import (
     GatedRows,
     Rows,
-    activation,
     check_rows,
     gated_cost,
     gated_example,
@@ -18,6 +17,7 @@ from workbench.feedforward.polycom.inputs import (
     why_not_fast,
     workspace,
 )
+from workbench.feedforward.polycom.methods import activation
 from workbench.paper import Activation
 
 Approximate = Annotated[Literal["none", "tanh"], "The exact error function, or its tanh approximation."]

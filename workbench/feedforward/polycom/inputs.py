@@ -1,4 +1,4 @@
-"""What the activations of this chapter share: shapes, checks, examples, costs, and how a method is put together."""
+"""What the activations share: shapes, knobs, checks, examples, costs."""
 
 from collections.abc import Callable
 from typing import Annotated
@@ -6,16 +6,20 @@ from typing import Annotated
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from workbench.controls import Range
-from workbench.feedforward.compiled import compiled
-from workbench.paper import Activation, Baseline, Cost, Example, Method, kernel_or_cpu, standard_normal
+from workbench.paper import Cost, Example, kernel_or_cpu, standard_normal
 
 Rows = Float[Tensor, "*rows hidden"]
 GatedRows = Float[Tensor, "*rows two_hidden"]
-PLAIN = Activation()
+Weight = Float[Tensor, " order"]
+Bias = Float[Tensor, "1"]
+
+MAX_ORDER = 4
+
 Hidden = Annotated[int, Range(2, 65536, log=True), "Width of the feed-forward block's inside."]
+Order = Annotated[int, Range(1, MAX_ORDER), "Degree of the polynomial; 3 in the paper."]
+Epsilon = Annotated[float, Range(0.0, 0.01), "Added to the mean of the squared power; small rows fade below its root."]
 
 
 def check_rows(name: str, x: Tensor) -> None:
@@ -26,6 +30,19 @@ def check_rows(name: str, x: Tensor) -> None:
         raise ValueError(f"{name} takes x (..., hidden) with at least one column, not {tuple(x.shape)}.")
 
 
+def check_polynomial(name: str, x: Tensor, weight: Tensor, bias: Tensor) -> None:
+    """Raise ``ValueError`` unless x is floating (..., hidden), weight (1 to 4,) and bias (1,), all on one device."""
+    check_rows(name, x)
+    if weight.ndim != 1 or not 1 <= weight.shape[0] <= MAX_ORDER:
+        raise ValueError(f"{name} takes 1 to {MAX_ORDER} coefficients, weight (order,), not {tuple(weight.shape)}.")
+    if bias.shape != (1,):
+        raise ValueError(f"{name} takes one bias, (1,), not {tuple(bias.shape)}.")
+    if not (weight.is_floating_point() and bias.is_floating_point()):
+        raise ValueError(f"{name} takes floating-point coefficients, not {weight.dtype} and {bias.dtype}.")
+    if not x.device == weight.device == bias.device:
+        raise ValueError(f"{name} needs one device, not {x.device}, {weight.device} and {bias.device}.")
+
+
 def halves(name: str, x: Tensor) -> tuple[Tensor, Tensor]:
     """The two halves of x (..., 2 hidden): gate, value."""
     check_rows(name, x)
@@ -33,6 +50,15 @@ def halves(name: str, x: Tensor) -> tuple[Tensor, Tensor]:
         raise ValueError(f"{name} takes x (..., 2 hidden), gate first: the last axis must be even, not {x.shape[-1]}.")
     gate, value = x.chunk(2, dim=-1)
     return gate, value
+
+
+def polynomial_example(
+    rows: int, *, device: str = "cpu", dtype: str = "float32", seed: int = 0, hidden: Hidden = 1024, order: Order = 3
+) -> Example:
+    """Standard-normal rows (rows, hidden); coefficients 1/order and no bias, as at the start of training."""
+    placed = {"device": device, "dtype": getattr(torch, dtype)}
+    x = standard_normal((rows, hidden), device=device, dtype=dtype, seed=seed)
+    return Example({"x": x, "weight": torch.full((order,), 1 / order, **placed), "bias": torch.zeros(1, **placed)})
 
 
 def plain_example(
@@ -67,6 +93,22 @@ def gated_cost(forward: int, backward: int) -> Callable[..., Cost]:
     return lambda x, **options: cost(forward, backward, x, x[..., : x.shape[-1] // 2])
 
 
+def poly_norm_cost(x: Tensor, weight: Tensor, bias: Tensor, **options: object) -> Cost:
+    """5 r - 2 operations a number forward: r - 1 powers, r sums of squares (x^2 is a power already), r steps of Horner.
+
+    Backward 7 r - 1: r - 1 powers, r sums of g x^p and one of g, and two polynomials of degree r - 1.
+    """
+    order = len(weight)
+    forward, backward = 5 * order - 2 + (order == 1), 7 * order - 1
+    return cost(forward, backward, x, x, weight.nbytes + bias.nbytes)
+
+
+def poly_relu_cost(x: Tensor, weight: Tensor, bias: Tensor) -> Cost:
+    """2 r + 1 operations a number forward (Horner, the maximum); backward 2 r + 1 for x, 3 r for the coefficients."""
+    order = len(weight)
+    return cost(2 * order + 1, 5 * order + 1, x, x, weight.nbytes + bias.nbytes)
+
+
 def workspace(reference: int, pieces: int = 0) -> Callable[..., int]:
     """Bytes beside input and output at the peak of a forward call that needs no gradients, an upper bound.
 
@@ -89,40 +131,3 @@ def why_not_fast(x: Tensor, *inputs: Tensor, **options: object) -> list[str]:
     from workbench_kernels import tiles
 
     return kernel_or_cpu(x, tiles.why_not, x.dtype)
-
-
-def checkpointed(function: Callable[..., Tensor]) -> Baseline:
-    """What the official code does against the memory of its eager formula: keep x, and compute everything again."""
-
-    def run(*inputs: Tensor, **options: object) -> Tensor:
-        return checkpoint(function, *inputs, use_reentrant=False, **options)
-
-    return Baseline(run)
-
-
-def activation(
-    name: str,
-    title: str,
-    idea: str,
-    *,
-    reference: Callable[..., Tensor],
-    eager: Callable[..., Tensor] | None = None,
-    slot: Activation = PLAIN,
-    recomputed: bool = False,
-    **settings: object,
-) -> Method:
-    """What the methods of this module share. ``eager`` is PyTorch's own one or two calls, where there are some;
-    ``recomputed``: the official code computes the formula again in the backward pass, so that is a baseline."""
-    baselines = {"eager": Baseline(eager)} if eager else {}
-    if recomputed:
-        baselines["checkpointed"] = checkpointed(reference)
-    return Method(
-        name=name,
-        title=title,
-        idea=idea,
-        slot=slot,
-        reference=reference,
-        tolerance={"float64": 1e-12, "float32": 1e-5},
-        baselines={**baselines, "torch_compile": compiled(reference)},
-        **settings,
-    )
