@@ -51,8 +51,9 @@ class Prepared:
     def __getitem__(self, grid: tuple[int, ...]) -> "_OnGrid":
         return _OnGrid(self, grid)
 
-    def launch(self, grid: tuple[int, ...], arguments: tuple, constants: dict[str, Any]) -> None:
-        """What ``kernel[grid](*arguments, **constants)`` does. Raises ``ValueError`` for tensors on several devices."""
+    def launch(self, grid: tuple[int, ...], arguments: tuple, constants: dict[str, Any]) -> tuple | None:
+        """What ``kernel[grid](*arguments, **constants)`` does; the compiled form, where it is known. Raises
+        ``ValueError`` for tensors on several devices."""
         device, key, values = None, [], []
         for argument in arguments:
             kind = type(argument)
@@ -95,18 +96,73 @@ class Prepared:
             run(columns, rows, layers, _current_stream(device), function, packed, None, None, None, *values, *tail)
         except TypeError:  # the driver's launcher takes something else in this version of Triton
             self.kernel[grid](*arguments, **constants)
-        return None
+        return form
 
-    def _launch_and_keep(self, key: tuple, grid: tuple[int, ...], arguments: tuple, constants: dict[str, Any]) -> None:
+    def _launch_and_keep(
+        self, key: tuple, grid: tuple[int, ...], arguments: tuple, constants: dict[str, Any]
+    ) -> tuple | None:
         compiled = self.kernel[grid](*arguments, **constants)
         known = all(hasattr(compiled, name) for name in ("run", "function", "packed_metadata"))
         if not known or _Unknown in key:
-            return
+            return None
         if len(self.forms) >= MOST_KEPT:
             self.forms.clear()
         parameters = self.kernel.params[len(arguments) :]
         tail = tuple(constants.get(parameter.name, parameter.default) for parameter in parameters)
         self.forms[key] = (compiled.run, compiled.function, compiled.packed_metadata, tail)
+        return self.forms[key]
+
+
+class Operands:
+    """Tensors that one launch after the other is given: what a launch must know of them is found out once."""
+
+    __slots__ = ("device", "kind", "pointers", "tensors")
+
+    def __init__(self, *tensors: Tensor) -> None:
+        self.tensors = tensors
+        self.pointers = [tensor.data_ptr() for tensor in tensors]
+        self.device = tensors[0].get_device()
+        kind = []
+        for tensor, pointer in zip(tensors, self.pointers, strict=True):
+            kind += (tensor.get_device(), tensor.dtype, pointer & 15 == 0)
+        self.kind = tuple(kind)
+
+
+class Bound:
+    """A launch whose grid, numbers and constants stay, made again and again on other tensors, which come first::
+
+        step = Bound(_kernel, (programs,), (numbers, 0.5), {"BLOCK": 1024})
+        step(Operands(x, y))            # _kernel[(programs,)](x, y, numbers, 0.5, BLOCK=1024)
+
+    It costs the host what looking at the tensors does, however many numbers there are.
+    """
+
+    __slots__ = ("constants", "forms", "grid", "kernel", "numbers")
+
+    def __init__(self, kernel: Any, grid: tuple[int, ...], numbers: tuple, constants: dict[str, Any]) -> None:
+        self.kernel, self.grid, self.numbers, self.constants = kernel, grid, numbers, constants
+        self.forms: dict[tuple, tuple] = {}
+
+    def __call__(self, operands: Operands) -> None:
+        form = self.forms.get(operands.kind)
+        if form is None or operands.device != _current_device() or _somebody_listens():
+            return self._launch_and_keep(operands)
+        columns, rows, layers, run, function, packed, tail = form
+        stream = _current_stream(operands.device)
+        try:
+            run(columns, rows, layers, stream, function, packed, None, None, None, *operands.pointers, *tail)
+        except TypeError:  # the driver's launcher takes something else in this version of Triton
+            self.kernel.kernel[self.grid](*operands.tensors, *self.numbers, **self.constants)
+        return None
+
+    def _launch_and_keep(self, operands: Operands) -> None:
+        if not isinstance(self.kernel, Prepared):  # in Triton's interpreter
+            self.kernel[self.grid](*operands.tensors, *self.numbers, **self.constants)
+            return
+        form = self.kernel.launch(self.grid, (*operands.tensors, *self.numbers), self.constants)
+        if form is not None:
+            run, function, packed, tail = form
+            self.forms[operands.kind] = (*(*self.grid, 1, 1)[:3], run, function, packed, (*self.numbers, *tail))
 
 
 class _OnGrid:

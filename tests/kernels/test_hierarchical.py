@@ -51,7 +51,8 @@ def short_tiles(monkeypatch):
         "_TILES",
         {"forward": {2: widths[1], 4: widths[1]}, "backward": {2: widths[0], 4: widths[0]}},
     )
-    monkeypatch.setattr(hierarchical, "_plan", hierarchical._plan.__wrapped__)
+    for kept in ("_plan", "_forward_launches", "_backward_launches"):
+        monkeypatch.setattr(hierarchical, kept, getattr(hierarchical, kept).__wrapped__)
 
 
 # tokens, block, levels, self_attend, head_dim

@@ -131,6 +131,63 @@ def test_a_launcher_of_another_shape_is_left_to_triton(kernel):
     assert kinds(kernel) == (3, 0)
 
 
+def test_a_bound_launch_looks_at_its_tensors_only(kernel):
+    step = launch.Bound(kernel, (3,), (32, 0.5), {"BLOCK": 16, "num_warps": 4})
+    x, y = pair()
+    step(launch.Operands(x, y))
+    assert kernel.kernel.ordinary == [((3,), (x, y, 32, 0.5), {"BLOCK": 16, "num_warps": 4})]
+    x, y = pair()
+    step(launch.Operands(x, y))
+    pointers = (x.data_ptr(), y.data_ptr())
+    kernel[(3,)](x, y, 32, 0.5, BLOCK=16, num_warps=4)
+    bound, free = kernel.kernel.launched
+    assert bound == free and bound[9:13] == (*pointers, 32, 0.5)
+    for other in (pair(torch.float16), pair(offset=1)):  # other types, another alignment: another form
+        step(launch.Operands(*other))
+        step(launch.Operands(*other))
+    assert kinds(kernel) == (3, 4)
+    with pytest.raises(ValueError, match="one device, not on cpu and cuda:0"):
+        step(launch.Operands(x, torch.zeros(40)))
+
+
+def test_a_bound_launch_is_ordinary_where_somebody_listens_and_on_another_device(kernel, monkeypatch):
+    from triton import knobs
+
+    step, operands = launch.Bound(kernel, (3,), (32,), {"BLOCK": 16}), launch.Operands(*pair())
+    step(operands)
+    knobs.runtime.launch_enter_hook.add(print)
+    try:
+        step(operands)
+    finally:
+        knobs.runtime.launch_enter_hook.remove(print)
+    assert kinds(kernel) == (2, 0)
+    entered = []
+    current = [1]
+    monkeypatch.setattr(launch, "_current_device", lambda: current[0])
+
+    class On:
+        def __init__(self, device):
+            self.device = device
+
+        def __enter__(self):
+            entered.append(self.device)
+            current[0] = self.device
+
+        def __exit__(self, *_):
+            current[0] = 1
+
+    monkeypatch.setattr(torch.cuda, "device", On)
+    step(operands)
+    assert entered == [0] and kinds(kernel) == (2, 1)
+
+
+def test_a_bound_launch_in_the_interpreter():
+    kernel = Kernel()
+    x, y = torch.zeros(4), torch.ones(4)
+    launch.Bound(kernel, (2,), (32,), {"BLOCK": 16})(launch.Operands(x, y))
+    assert kernel.ordinary == [((2,), (x, y, 32), {"BLOCK": 16})]
+
+
 def test_tensors_of_one_device(kernel):
     x, _ = pair()
     with pytest.raises(ValueError, match="one device, not on cpu and cuda:0"):

@@ -19,6 +19,7 @@ from torch import Tensor
 from workbench_kernels.attention.flash_attention import flash_attention
 from workbench_kernels.attention.heads import why_not
 from workbench_kernels.hierarchical.levels import hierarchical_levels, level_sizes
+from workbench_kernels.launch import Bound, Operands
 from workbench_kernels.operation import Operation
 from workbench_kernels.tiles import next_power_of_2
 
@@ -56,7 +57,7 @@ def hierarchical_attention(
     leaf's own family is attended to, read and written when its ancestors are known). Raises ``ValueError`` for what
     ``why_not`` names.
     """
-    is_softmax = self_attend and len(level_sizes(query.shape[2], block, levels)) == 1  # a flat tree
+    is_softmax = self_attend and (levels == 1 or not 1 < block < query.shape[2])  # a flat tree
     if not query.is_cuda:
         if is_softmax and query.shape[2] >= FEWEST_KEYS:
             return torch.nn.functional.scaled_dot_product_attention(query, key, value, scale=scale)
@@ -76,17 +77,16 @@ def forward_triton(
 ) -> tuple[Tensor, Tensor]:
     """The output, and what is known of the nodes above the leaves, as ``forward`` lays it out."""
     query, key, value = _side_by_side(query), _side_by_side(key), _side_by_side(value)
-    batch, heads, tokens, width = query.shape
-    matrices = batch * heads
-    plan = _plan(tokens, width, query.dtype, block, levels, self_attend)
-    output = torch.empty(query.shape, dtype=query.dtype, device=query.device)
-    tree = torch.empty(matrices * plan.kept, dtype=torch.float32, device=query.device)
-    numbers = (scale, tokens, block, heads, matrices, *query.stride()[:3], *key.stride()[:3], *value.stride()[:3])
-    for step in plan.up:
-        step.kernel[(step.programs * matrices,)](query, key, value, output, tree, *numbers, **step.settings)
-    if plan.down is not None:
-        programs, settings = plan.down.programs * matrices, plan.down.settings
-        plan.down.kernel[(programs,)](output, tree, tokens, block, matrices, **settings)
+    shape, dtype, device = query.shape, query.dtype, query.device
+    strides = (*query.stride()[:3], *key.stride()[:3], *value.stride()[:3])
+    kept, up, down = _forward_launches(shape, dtype, block, levels, self_attend, scale, strides)
+    output = torch.empty(shape, dtype=dtype, device=device)
+    tree = torch.empty(kept, dtype=torch.float32, device=device)
+    operands = Operands(query, key, value, output, tree)
+    for launch in up:
+        launch(operands)
+    if down is not None:
+        down(Operands(output, tree))
     return output, tree
 
 
@@ -104,18 +104,20 @@ def backward_triton(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of query, key and value."""
     grad, query, key, value = _side_by_side(grad), _side_by_side(query), _side_by_side(key), _side_by_side(value)
-    batch, heads, tokens, width = query.shape
-    matrices = batch * heads
-    plan = _plan(tokens, width, query.dtype, block, levels, self_attend)
-    of_query, of_key, of_value = (torch.empty(query.shape, dtype=query.dtype, device=query.device) for _ in range(3))
-    work = torch.empty(matrices * plan.work, dtype=torch.float32, device=query.device)
-    shape, of_grad = (tokens, block, heads, matrices), grad.stride()[:3]
-    for step in plan.gradient_up:
-        step.kernel[(step.programs * matrices,)](grad, output, work, *shape, *of_grad, **step.settings)
-    numbers = (scale, *shape, *query.stride()[:3], *key.stride()[:3], *value.stride()[:3], *of_grad)
-    tensors = (query, key, value, grad, tree, work, of_query, of_key, of_value)
-    for step in plan.gradient_down:
-        step.kernel[(step.programs * matrices,)](*tensors, *numbers, **step.settings)
+    shape, dtype, device = query.shape, query.dtype, query.device
+    strides = (*query.stride()[:3], *key.stride()[:3], *value.stride()[:3], *grad.stride()[:3])
+    room, up, down = _backward_launches(shape, dtype, block, levels, self_attend, scale, strides)
+    of_query = torch.empty(shape, dtype=dtype, device=device)
+    of_key = torch.empty(shape, dtype=dtype, device=device)
+    of_value = torch.empty(shape, dtype=dtype, device=device)
+    work = torch.empty(room, dtype=torch.float32, device=device)
+    if up:
+        operands = Operands(grad, output, work)
+        for launch in up:
+            launch(operands)
+    operands = Operands(query, key, value, grad, tree, work, of_query, of_key, of_value)
+    for launch in down:
+        launch(operands)
     return of_query, of_key, of_value
 
 
@@ -152,6 +154,9 @@ class Step:
     programs: int
     settings: dict[str, Any]
 
+    def bound(self, matrices: int, numbers: tuple) -> Bound:
+        return Bound(self.kernel, (self.programs * matrices,), numbers, self.settings)
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -164,6 +169,47 @@ class Plan:
     down: Step | None
     gradient_up: tuple[Step, ...]
     gradient_down: tuple[Step, ...]
+
+
+@functools.lru_cache(maxsize=1024)
+def _forward_launches(
+    shape: tuple[int, ...],
+    dtype: torch.dtype,
+    block: int,
+    levels: int,
+    self_attend: bool,
+    scale: float,
+    strides: tuple[int, ...],
+) -> tuple[int, tuple[Bound, ...], Bound | None]:
+    """How many numbers ``tree`` has, and the launches up and down, for query, key and value of one shape and these
+    strides."""
+    batch, heads, tokens, width = shape
+    matrices = batch * heads
+    plan = _plan(tokens, width, dtype, block, levels, self_attend)
+    numbers = (scale, tokens, block, heads, matrices, *strides)
+    up = tuple(step.bound(matrices, numbers) for step in plan.up)
+    down = plan.down and plan.down.bound(matrices, (tokens, block, matrices))
+    return matrices * plan.kept, up, down
+
+
+@functools.lru_cache(maxsize=1024)
+def _backward_launches(
+    shape: tuple[int, ...],
+    dtype: torch.dtype,
+    block: int,
+    levels: int,
+    self_attend: bool,
+    scale: float,
+    strides: tuple[int, ...],
+) -> tuple[int, tuple[Bound, ...], tuple[Bound, ...]]:
+    """How many numbers ``work`` has, and the launches up and down; ``strides`` are those of the gradient, too."""
+    batch, heads, tokens, width = shape
+    matrices = batch * heads
+    plan = _plan(tokens, width, dtype, block, levels, self_attend)
+    numbers = (tokens, block, heads, matrices)
+    up = tuple(step.bound(matrices, (*numbers, *strides[9:])) for step in plan.gradient_up)
+    down = tuple(step.bound(matrices, (scale, *numbers, *strides)) for step in plan.gradient_down)
+    return matrices * plan.work, up, down
 
 
 @functools.lru_cache(maxsize=1024)

@@ -30,14 +30,14 @@ def hierarchical_attention(
     """The same function, made to pay off. Arguments and errors as ``reference``.
 
     The balanced tree: on CUDA one Triton kernel a level, which reads its rows once, and one that brings the levels
-    together; for the backward pass it keeps the output, 4 bytes a token and the nodes above the leaves. On a CPU it is
-    batched matrix products with a backward pass of their own, which keeps the inputs only. Any other tree: all families
-    of one depth and about one size at once, in float32 at least. Memory a head beside input and output: O(N d / b) in
-    the kernels, O(N b) in batched products.
+    together; for the backward pass it keeps the output, the nodes above the leaves, and 8 bytes a token where families
+    are long. On a CPU it is batched matrix products with a backward pass of their own, which keeps the inputs only. Any
+    other tree: all families of one depth and about one size at once, in float32 at least. Memory a head beside input
+    and output: O(N d / b) in the kernels, O(N b) in batched products.
 
     On an H200 (bfloat16, 16 heads of 64, groups of 64) 65536 tokens take 0.25 ms, cuDNN's softmax attention 38 ms. Up
-    to about 4000 tokens a call is bound by launching its kernels (0.15 ms); as a CUDA graph it is the faster one from
-    about 640 tokens on.
+    to a few thousand tokens a call is bound by launching its kernels; as a CUDA graph it is the faster one from about
+    640 tokens on.
     """
     key, value = repeat_heads(query, key, value)
     if tree is None:

@@ -82,8 +82,7 @@ def workspace(implementation: str, query: Tensor, key: Tensor, value: Tensor, **
     nodes = sum(families * children for families, children in sizes)
     repeated = 0 if heads == key.shape[1] else 2 * query.nbytes
     if implementation == "fast" and query.is_cuda and tree is None:
-        of_node = width * (3 * query.element_size() + 4) + 12
-        return repeated + batch * heads * ((nodes - tokens) * of_node + 4 * tokens)
+        return repeated + 4 * batch * heads * ((nodes - tokens) * (4 * width + 4) + 2 * tokens)
     if implementation == "reference":  # one family at a time; weights and outputs stay
         widest = max(children for _, children in sizes)
         return batch * heads * (pairs + 4 * widest * (widest + width) + nodes * (width + 8)) * query.element_size()
