@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from workbench_kernels.circuit.windows import backward_torch, forward_torch
-from workbench_kernels.operators import operator
+from workbench_kernels.launch import prepared
+from workbench_kernels.operation import Operation
 
 try:
     import triton
@@ -37,7 +38,7 @@ def circuit(angles: Tensor, data: int, qubits: int, layers: int, parted: bool) -
     counts. float32 (on a CPU also float64). Differentiable once. On CUDA it needs Triton (`tiles.why_not`).
     32 FLOPs an amplitude and block; memory beside angles and result: 4 bytes an angle and program, backward.
     """
-    return torch.ops.workbench.circuit(angles, data, qubits, layers, parted)
+    return _circuit(angles, data, qubits, layers, parted)
 
 
 # --- CUDA ------------------------------------------------------------------------------------------------------------
@@ -48,18 +49,17 @@ def forward_triton(angles: Tensor, data: int, qubits: int, layers: int, parted: 
     columns = _log_columns(data, qubits, log)
     matrices, programs = len(angles), 2 ** (qubits - columns)
     sums = torch.empty(matrices, programs, 2**data, dtype=torch.float32, device=angles.device)
-    with torch.cuda.device_of(angles):
-        _forward_kernel[(matrices * programs,)](
-            trigonometry(angles),
-            sums,
-            layers,
-            angles.shape[1],
-            DATA=data,
-            QUBITS=qubits,
-            COLUMNS=columns,
-            PARTED=parted,
-            num_warps=_warps(qubits, columns, log),
-        )
+    _forward_kernel[(matrices * programs,)](
+        trigonometry(angles),
+        sums,
+        layers,
+        angles.shape[1],
+        DATA=data,
+        QUBITS=qubits,
+        COLUMNS=columns,
+        PARTED=parted,
+        num_warps=_warps(qubits, columns, log),
+    )
     return sums.unflatten(1, (2**data, -1)).sum(2).mT.div_(2 ** (qubits - data)).contiguous()
 
 
@@ -70,19 +70,18 @@ def backward_triton(
     columns = _log_columns(data, qubits, log)
     matrices, programs = len(angles), 2 ** (qubits - columns)
     sums = torch.empty(matrices, programs, angles.shape[1], dtype=torch.float32, device=angles.device)
-    with torch.cuda.device_of(angles):
-        _backward_kernel[(matrices * programs,)](
-            trigonometry(angles),
-            grad.contiguous(),
-            sums,
-            layers,
-            angles.shape[1],
-            DATA=data,
-            QUBITS=qubits,
-            COLUMNS=columns,
-            PARTED=parted,
-            num_warps=_warps(qubits, columns, log),
-        )
+    _backward_kernel[(matrices * programs,)](
+        trigonometry(angles),
+        grad.contiguous(),
+        sums,
+        layers,
+        angles.shape[1],
+        DATA=data,
+        QUBITS=qubits,
+        COLUMNS=columns,
+        PARTED=parted,
+        num_warps=_warps(qubits, columns, log),
+    )
     return sums.sum(1)
 
 
@@ -102,7 +101,7 @@ def _warps(qubits: int, columns: int, log: int) -> int:
     return 2 ** max(0, qubits + columns - log)
 
 
-# --- the operators ---------------------------------------------------------------------------------------------------
+# --- the operation ---------------------------------------------------------------------------------------------------
 
 
 def _forward_cuda(angles: Tensor, data: int, qubits: int, layers: int, parted: bool) -> Tensor:
@@ -113,30 +112,13 @@ def _backward_cuda(grad: Tensor, angles: Tensor, data: int, qubits: int, layers:
     return backward_triton(grad, angles, data, qubits, layers, parted)
 
 
-_forward = operator("circuit", cuda=_forward_cuda, cpu=forward_torch)
-_backward = operator("circuit_backward", cuda=_backward_cuda, cpu=backward_torch)
-
-
-@torch.library.register_fake("workbench::circuit")
-def _(angles: Tensor, data: int, qubits: int, layers: int, parted: bool) -> Tensor:
-    return angles.new_empty(len(angles), 2**data, 2**data)
-
-
-@torch.library.register_fake("workbench::circuit_backward")
-def _(grad: Tensor, angles: Tensor, data: int, qubits: int, layers: int, parted: bool) -> Tensor:
-    return angles.new_empty(angles.shape)
-
-
-def _keep(ctx, inputs: tuple, output: Tensor) -> None:
-    ctx.save_for_backward(inputs[0])
-    ctx.settings = inputs[1:]
-
-
-def _differentiate(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
-    return _backward(grad, *ctx.saved_tensors, *ctx.settings), None, None, None, None
-
-
-torch.library.register_autograd("workbench::circuit", _differentiate, setup_context=_keep)
+_circuit = Operation(
+    "circuit",
+    forward={"cuda": _forward_cuda, "cpu": forward_torch},
+    backward={"cuda": _backward_cuda, "cpu": backward_torch},
+    outputs=("probabilities",),
+    fake=lambda angles, data, qubits, layers, parted: angles.new_empty(len(angles), 2**data, 2**data),
+)
 
 
 # --- the kernels -----------------------------------------------------------------------------------------------------
@@ -255,6 +237,7 @@ if triton is not None:
                 x, y = _block(x, y, trig, at + 4 * (EVEN + k), 2 * k + 1, QUBITS, COLUMNS)
         return x, y
 
+    @prepared
     @triton.jit
     def _forward_kernel(
         trig,
@@ -345,6 +328,7 @@ if triton is not None:
         tl.store(sums + first + 3, 0.5 * ((c3 * c3 - s3 * s3) * of_x + 2 * s3 * c3 * of_zz))
         return x, y, v, w
 
+    @prepared
     @triton.jit
     def _backward_kernel(
         trig,

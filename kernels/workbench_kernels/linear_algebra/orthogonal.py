@@ -13,7 +13,8 @@ Backward, from U and R: with V = 2 U * grad and copyltu mirroring the lower tria
 import torch
 from torch import Tensor
 
-from workbench_kernels.operators import operator
+from workbench_kernels.launch import prepared
+from workbench_kernels.operation import Operation
 from workbench_kernels.tiles import next_power_of_2
 
 try:
@@ -41,7 +42,7 @@ def squared_orthogonal(matrices: Tensor) -> Tensor:
     """
     precise = matrices.to(torch.promote_types(matrices.dtype, torch.float32))
     flat = precise.reshape(-1, *matrices.shape[-2:])
-    return torch.ops.workbench.squared_orthogonal(flat)[0].reshape(matrices.shape).to(matrices.dtype)
+    return _squared_orthogonal(flat)[0].reshape(matrices.shape).to(matrices.dtype)
 
 
 # --- CUDA ------------------------------------------------------------------------------------------------------------
@@ -55,11 +56,9 @@ def factors_triton(matrices: Tensor, shape: tuple[int, int] | None = None) -> tu
     numbers, warps = shape or SHAPES[size]
     group = max(1, numbers // size**2)
     squares, orthogonal, triangular = (torch.empty_like(matrices) for _ in range(3))
-    if count:
-        with torch.cuda.device_of(matrices):
-            _factors_kernel[(-(-count // group),)](
-                matrices, squares, orthogonal, triangular, count, side, SIZE=size, GROUP=group, num_warps=warps
-            )
+    _factors_kernel[(-(-count // group),)](
+        matrices, squares, orthogonal, triangular, count, side, SIZE=size, GROUP=group, num_warps=warps
+    )
     return squares, orthogonal, triangular
 
 
@@ -87,35 +86,17 @@ def backward_torch(grad: Tensor, orthogonal: Tensor, triangular: Tensor) -> Tens
     return solution.contiguous()
 
 
-# --- the operators ---------------------------------------------------------------------------------------------------
+# --- the operation ---------------------------------------------------------------------------------------------------
 
 
-_forward = operator("squared_orthogonal", cuda=_factors_cuda, cpu=factors_torch)
-_backward = operator("squared_orthogonal_backward", cuda=backward_torch, cpu=backward_torch)
-
-
-@torch.library.register_fake("workbench::squared_orthogonal")
-def _(matrices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    squares, orthogonal, triangular = (matrices.new_empty(matrices.shape) for _ in range(3))
-    return squares, orthogonal, triangular
-
-
-@torch.library.register_fake("workbench::squared_orthogonal_backward")
-def _(grad: Tensor, orthogonal: Tensor, triangular: Tensor) -> Tensor:
-    return grad.new_empty(grad.shape)
-
-
-def _keep(ctx, inputs: tuple[Tensor], output: tuple[Tensor, Tensor, Tensor]) -> None:
-    ctx.save_for_backward(*output[1:])
-    ctx.mark_non_differentiable(*output[1:])
-    ctx.set_materialize_grads(False)
-
-
-def _differentiate(ctx, grad: Tensor | None, *unused: None) -> Tensor | None:
-    return None if grad is None else _backward(grad, *ctx.saved_tensors)
-
-
-torch.library.register_autograd("workbench::squared_orthogonal", _differentiate, setup_context=_keep)
+_squared_orthogonal = Operation(
+    "squared_orthogonal",
+    forward={"cuda": _factors_cuda, "cpu": factors_torch},
+    backward=backward_torch,
+    outputs=("squares", "orthogonal", "triangular"),
+    fake=lambda matrices: tuple(matrices.new_empty(matrices.shape) for _ in range(3)),
+    fake_backward=lambda grad, orthogonal, triangular: grad.new_empty(grad.shape),
+)
 
 
 # --- the kernel ------------------------------------------------------------------------------------------------------
@@ -127,6 +108,7 @@ if triton is not None:
         """Column k of every matrix (GROUP, SIZE, 1)."""
         return tl.gather(x, tl.zeros((GROUP, SIZE, 1), tl.int32) + k, 2)
 
+    @prepared
     @triton.jit
     def _factors_kernel(
         matrices, squares, orthogonal, triangular, count, side, SIZE: tl.constexpr, GROUP: tl.constexpr

@@ -1,6 +1,6 @@
 """Attention whose rows and columns are normalised in turn (Sinkhorn), forward and backward, for Triton.
 
-``sinkhorn_attention`` is the function. It knows autograd and ``torch.compile`` through ``torch.library``. The score
+``sinkhorn_attention`` is the function. The score
 matrix is never written: with few tokens it stays in a program's registers (``fused``), otherwise every
 half-step computes it again, tile by tile (``stream``). What is kept is u and v after every half-step, and
 the maxima m and n by which scores are levelled.
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from workbench_kernels.attention.heads import descriptor, row_dots, tile_side, why_not
-from workbench_kernels.operators import operator
+from workbench_kernels.operation import Operation
 from workbench_kernels.sinkhorn.tiles import Parts, split
 
 try:
@@ -45,10 +45,10 @@ def sinkhorn_attention(query: Tensor, key: Tensor, value: Tensor, *, scale: floa
         reasons.append(f"There must be at least 1 half-step, not {iterations}.")
     if reasons:
         raise ValueError(" ".join(reasons))
-    return _forward_operator(query, key, value, scale, iterations)[0]
+    return _attention(query, key, value, scale, iterations)[0]
 
 
-# --- the operators; rows and columns hold u and v after each half-step, in base 2, and levels m and n -----------------
+# --- the operation; rows and columns hold u and v after each half-step, in base 2, and levels m and n -----------------
 
 
 def _forward(
@@ -61,14 +61,6 @@ def _forward(
     run = _fused_forward if _in_registers(query, rows) else _stream_forward
     run(query, key, value, output, rows, columns, levels, scale)
     return output[..., :width].contiguous(), rows, columns, levels
-
-
-_forward_operator = operator("sinkhorn_attention", cuda=_forward, cpu=_forward)
-
-
-@torch.library.register_fake("workbench::sinkhorn_attention")
-def _(query, key, value, scale, iterations):
-    return torch.empty_like(query, memory_format=torch.contiguous_format), *_potentials(query, iterations)
 
 
 def _backward(
@@ -93,25 +85,16 @@ def _backward(
     return tuple(gradient[..., :width].contiguous() for gradient in gradients)
 
 
-_backward_operator = operator("sinkhorn_attention_backward", cuda=_backward, cpu=_backward)
-
-
-@torch.library.register_fake("workbench::sinkhorn_attention_backward")
-def _(grad, query, key, value, output, rows, columns, levels, scale):
-    return tuple(torch.empty_like(t, memory_format=torch.contiguous_format) for t in (query, key, value))
-
-
-def _save(ctx, inputs, output):
-    query, key, value, ctx.scale, _ = inputs
-    ctx.save_for_backward(query, key, value, *output)
-    ctx.mark_non_differentiable(*output[1:])
-
-
-def _differentiate(ctx, grad, *_):
-    return *_backward_operator(grad, *ctx.saved_tensors, ctx.scale), None, None
-
-
-torch.library.register_autograd("workbench::sinkhorn_attention", _differentiate, setup_context=_save)
+_attention = Operation(
+    "sinkhorn_attention",
+    forward=_forward,
+    backward=_backward,
+    outputs=("output", "rows", "columns", "levels"),
+    fake=lambda query, key, value, scale, iterations: (
+        torch.empty_like(query, memory_format=torch.contiguous_format),
+        *_potentials(query, iterations),
+    ),
+)
 
 
 # --- few tokens ------------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ except ImportError:  # macOS and Windows have no Triton; `attention.why_not` say
 MOST_PAIRS = 6  # pairs of a row and a column step between two maps that are computed from the scores
 
 if triton is not None:
+    from workbench_kernels.launch import prepared
     from workbench_kernels.sinkhorn.stream import LIFT
     from workbench_kernels.sinkhorn.tiles import add_product, levelled, tile, times_transposed, unit
 
@@ -31,6 +32,7 @@ if triton is not None:
             map = computed(q0, q1, k0, k1, power, factor, m, n, u, v, PARTS)
         return map
 
+    @prepared
     @triton.jit
     def fused_forward_kernel(
         query, key, value, output, query_unit, key_unit, value_unit, u, v, m, n, power, factor, tokens, heads, batches,
@@ -93,6 +95,7 @@ if triton is not None:
             accumulator *= counts
         output.store([batch, head, 0, 0], accumulator.to(output.dtype).reshape(1, 1, BLOCK, BLOCK_D))
 
+    @prepared
     @triton.jit
     def fused_backward_kernel(
         query, key, value, grad, query_unit, key_unit, value_unit, grad_unit, u, v, m, n, grad_query, grad_key,

@@ -25,6 +25,7 @@ except ImportError:  # macOS and Windows have no Triton; `attention.why_not` say
     triton = None
 
 if triton is not None:
+    from workbench_kernels.launch import prepared
     from workbench_kernels.sinkhorn.tiles import (
         add_product,
         levelled,
@@ -40,6 +41,7 @@ if triton is not None:
     # No weight is above 1, and below 6e-5 float16 loses digits: all are multiplied by 2^LIFT before they are rounded.
     LIFT = tl.constexpr(15.0)
 
+    @prepared
     @triton.jit
     def first_step_kernel(
         query, key, query_unit, key_unit, other_level, bias, level, result, power, factor, tokens, heads, batches,
@@ -74,6 +76,7 @@ if triton is not None:
         tl.store(level + base + rows, maximum, mask=rows < tokens)
         tl.store(result + base + rows, -tl.log2(total), mask=rows < tokens)
 
+    @prepared
     @triton.jit
     def half_step_kernel(
         query, key, query_unit, key_unit, own_level, other_level, bias, previous, result, power, factor, tokens, heads,
@@ -101,6 +104,7 @@ if triton is not None:
             sums += row_sums(tl.exp2(scores * factor + (shift[:, None] + added[None, :])), BLOCK_M, BLOCK_N)
         tl.store(result + base + rows, shift - tl.log2(tl.sum(sums, 1)), mask=rows < tokens)
 
+    @prepared
     @triton.jit
     def attend_kernel(
         query, key, value, output, query_unit, key_unit, value_unit, m, n, bias, previous, result, power, factor,
@@ -166,6 +170,7 @@ if triton is not None:
             tl.store(result + base + rows, shift - tl.log2(total), mask=rows < tokens)
         output.store([batch, head, start_m, 0], accumulator.to(output.dtype).reshape(1, 1, BLOCK_M, BLOCK_D))
 
+    @prepared
     @triton.jit
     def gather_value_kernel(
         query, key, value, grad, query_unit, key_unit, value_unit, grad_unit, m, n, u, v, row_dot, grad_value, grad_v,
@@ -207,6 +212,7 @@ if triton is not None:
         tl.store(grad_v + base + columns, column_dot - tl.sum(passed, 1) * lowered, mask=columns < tokens)
         grad_value.store([batch, head, start_n, 0], total.to(grad_value.dtype).reshape(1, 1, BLOCK_N, BLOCK_D))
 
+    @prepared
     @triton.jit
     def pass_on_kernel(
         query, key, query_unit, key_unit, own_level, other_level, shift, bias, grad_bias, first, result, power, factor,
@@ -240,6 +246,7 @@ if triton is not None:
             total += tl.load(first + base + rows, mask=rows < tokens, other=0.0)
         tl.store(result + base + rows, total, mask=rows < tokens)
 
+    @prepared
     @triton.jit
     def coefficients_kernel(
         u, v, n, grad_u, grad_v, x, y, factor, tokens, iterations, stride, steps, shared,
@@ -275,6 +282,7 @@ if triton is not None:
         passed = tl.load(grad_v + row_step * stride + at, mask=there & (half_step % 2 == 1), other=1.0)
         tl.store(y + out, tl.where(there, tl.exp2(own - shared_v) * passed, 0.0), mask=token < tokens)
 
+    @prepared
     @triton.jit
     def gather_scores_kernel(
         query, key, value, grad, query_unit, key_unit, value_unit, grad_unit, x, y, own_level, other_level, u, v,

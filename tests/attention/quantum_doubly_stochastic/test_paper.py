@@ -336,6 +336,61 @@ def test_norm_softmax_takes_the_variance_from_the_moments(spread):
     close(fast, expected)
 
 
+@each_implementation
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("spread", ["deviation", "variance"])
+def test_equal_tokens_have_no_spread(spread, dtype, implementation):
+    """Their scores differ by rounding, which is no temperature: every weight is 1 / T."""
+    query, key = (normal(1, 2, 1, 64).expand(1, 2, 21, 64).to(dtype) for _ in range(2))
+    value = normal(1, 2, 21, 64).to(dtype)
+    output = norm_softmax_attention(query, key, value, spread=spread, implementation=implementation)
+    expected = value.double().mean(-2, keepdim=True).expand_as(value)
+    close(output.double(), expected, 4 * torch.finfo(dtype).eps)
+
+
+@each_implementation
+def test_norm_softmax_takes_any_number_of_queries(implementation):
+    query, key, value = normal(1, 2, 5, 4), normal(1, 2, 12, 4), normal(1, 2, 12, 4)
+    scores = query @ key.mT
+    expected = (scores / scores.std((-2, -1), correction=0, keepdim=True).clamp(max=2)).softmax(-1) @ value
+    close(norm_softmax_attention(query, key, value, implementation=implementation), expected)
+
+
+@pytest.mark.parametrize("method", [*DOUBLY_STOCHASTIC, norm_softmax_attention], ids=lambda method: method.name)
+@each_implementation
+def test_a_scale_that_learns(method, implementation):
+    inputs, scale = [normal(1, 2, 4, 8) for _ in range(3)], torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
+    output = method(*inputs, scale=scale, implementation=implementation)
+    close(output.detach(), method(*inputs, scale=0.3, implementation=implementation))
+    (found,) = torch.autograd.grad(output.square().sum(), scale)
+    step = 1e-5
+    after, before = (method(*inputs, scale=0.3 + sign * step).square().sum() for sign in (1, -1))
+    close(found, (after - before) / (2 * step), 1e-5)
+
+
+@pytest.mark.parametrize("method", DOUBLY_STOCHASTIC, ids=lambda method: method.name)
+def test_fast_is_differentiable_once_and_says_so(method):
+    inputs = [normal(1, 1, 4, 8).requires_grad_() for _ in range(3)]
+    for implementation in ("reference", "fast"):
+        (first,) = torch.autograd.grad(
+            method(*inputs, implementation=implementation).square().sum(), inputs[0], create_graph=True
+        )
+        if implementation == "reference":
+            assert torch.autograd.grad(first.square().sum(), inputs[0])[0].isfinite().all()
+        else:
+            with pytest.raises(NotImplementedError, match="implementation='reference'"):
+                torch.autograd.grad(first.square().sum(), inputs[0])
+
+
+@pytest.mark.parametrize("method", DOUBLY_STOCHASTIC, ids=lambda method: method.name)
+@each_implementation
+def test_of_nothing_comes_nothing(method, implementation):
+    inputs = [torch.zeros(0, 2, 4, 8, requires_grad=True) for _ in range(3)]
+    output = method(*inputs, implementation=implementation)
+    assert output.shape == (0, 2, 4, 8)
+    assert all(gradient.shape == (0, 2, 4, 8) for gradient in torch.autograd.grad(output.sum(), inputs))
+
+
 def test_gradients_of_all_operators():
     scores = normal(4, 4).requires_grad_()
     for operator in (

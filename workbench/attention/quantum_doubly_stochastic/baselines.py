@@ -32,7 +32,9 @@ def norm_softmax_reference(
     ``sinkhorn_attention``; it cannot be causal, since the spread looks at all pairs.
     """
     key, value = repeat_heads(query, key, value)
-    return norm_softmax(scores_of(query, key, 1.0), ceiling=1 / scale, spread=spread).to(value.dtype) @ value
+    scores = scores_of(query, key, 1.0)
+    map = norm_softmax(scores, ceiling=1 / scale, spread=spread, resolution=_rounding(query, key))
+    return map.to(value.dtype) @ value
 
 
 @attention(refuse=refuse_causal, folds_scale=False)
@@ -52,10 +54,18 @@ def norm_softmax_fast(
     dtype = torch.promote_types(query.dtype, torch.float32)
     (mean_q, a), (mean_k, b) = _moments(query.to(dtype)), _moments(key.to(dtype))
     variance = mean_k @ a @ mean_k.mT + mean_q @ b @ mean_q.mT + (a * b).sum((-2, -1), keepdim=True)
-    query = query / temperature(variance, 1 / scale, spread).to(query.dtype)
+    query = query / temperature(variance, 1 / scale, spread, _rounding(query, key)).to(query.dtype)
     if query.is_cpu:
         return fused_cpu(query, key, value, scale=1.0, is_causal=False, window_left=None, window_right=None)
     return torch.nn.functional.scaled_dot_product_attention(query, key, value, scale=1.0)
+
+
+def _rounding(query: Tensor, key: Tensor) -> Tensor:
+    """How far scores of equal queries and keys may lie apart (..., 1, 1): four roundings of sums of head_dim products,
+    in the precision that sums are made in."""
+    dtype = torch.promote_types(query.dtype, torch.float32)
+    longest = [torch.linalg.vector_norm(x.detach().to(dtype), dim=-1).amax(-1)[..., None, None] for x in (query, key)]
+    return 4 * torch.finfo(dtype).eps * query.shape[-1] ** 0.5 * longest[0] * longest[1]
 
 
 def _moments(x: Tensor) -> tuple[Tensor, Tensor]:

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from workbench.attention.doubly_stochastic import Scores, check_square
-from workbench_kernels.operators import operator
+from workbench_kernels.operation import Operation
 
 Marginal = Float[Tensor, "*batch tokens"]
 Errors = Float[Tensor, "*batch"]
@@ -154,17 +154,16 @@ def gaussian_noise(shape: torch.Size, seed: int, device: torch.device) -> Tensor
     return torch.sqrt(-2 * torch.log1p(-radius)) * torch.cos(2 * math.pi * angle)
 
 
-def _noise_of(scores: Tensor, seed: int) -> Tensor:
-    return gaussian_noise(scores.shape[-3:], seed, scores.device)
+def _noise_like(matrices: Tensor, seed: int) -> Tensor:
+    return gaussian_noise(matrices.shape, seed, matrices.device)
 
 
-# An operator, since a compiler takes a counter for a 32-bit number, and the constants of the hash are longer.
-_noise_like = operator("gaussian_noise", cuda=_noise_of, cpu=_noise_of)
-
-
-@torch.library.register_fake("workbench::gaussian_noise")
-def _(scores: Tensor, seed: int) -> Tensor:
-    return scores.new_empty(scores.shape[-3:], dtype=torch.float64)
+# An operation, since a compiler takes a counter for a 32-bit number, and the constants of the hash are longer.
+_noise = Operation(
+    "gaussian_noise",
+    forward=_noise_like,
+    fake=lambda matrices, seed: matrices.new_empty(matrices.shape, dtype=torch.float64),
+)
 
 
 def jittered(scores: Scores, jitter: float, seed: int) -> Scores:
@@ -173,7 +172,9 @@ def jittered(scores: Scores, jitter: float, seed: int) -> Scores:
     All of a batch get the same, so that no result depends on what else is in the batch.
     """
     scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
-    return scores + (jitter * _noise_like(scores.detach(), seed)).to(scores.dtype) if jitter else scores
+    if not jitter:
+        return scores
+    return scores + (jitter * _noise(scores.new_empty(scores.shape[-3:]), seed)).to(scores.dtype)
 
 
 def qr(scores: Scores, *, jitter: float = 1e-7, seed: int = 0) -> Scores:
@@ -193,24 +194,35 @@ def qr(scores: Scores, *, jitter: float = 1e-7, seed: int = 0) -> Scores:
 
 
 def norm_softmax(
-    scores: Scores, *, ceiling: float | Tensor, spread: Literal["deviation", "variance"] = "deviation"
-) -> Scores:
+    scores: Float[Tensor, "*batch queries keys"],
+    *,
+    ceiling: float | Tensor,
+    spread: Literal["deviation", "variance"] = "deviation",
+    resolution: float | Tensor = 0.0,
+) -> Float[Tensor, "*batch queries keys"]:
     """Softmax of unscaled scores over min(ceiling, their spread): NormSoftmax, row-stochastic only.
 
-    The spread is the standard deviation, or the variance, of all T^2 scores of a matrix (without Bessel's correction;
-    the paper does not say over what). Scores that are all the same have none and are divided by ``ceiling``, which may
-    be a tensor that broadcasts to (..., 1, 1).
+    The spread is the standard deviation, or the variance, of all scores of a matrix (without Bessel's correction; the
+    paper does not say over what). Scores that are all the same have none and are divided by ``ceiling``, which may be a
+    tensor that broadcasts to (..., 1, 1); those count as the same that differ by rounding only, four units of the
+    largest score and ``resolution`` on top.
     """
-    check_square(scores)
     centred = scores - scores.mean((-2, -1), keepdim=True)
-    return torch.softmax(scores / temperature(centred.square().mean((-2, -1), keepdim=True), ceiling, spread), -1)
+    variance = centred.square().mean((-2, -1), keepdim=True)
+    stored = 4 * torch.finfo(scores.dtype).eps * scores.detach().abs().amax((-2, -1), keepdim=True)
+    return torch.softmax(scores / temperature(variance, ceiling, spread, stored + resolution), -1)
 
 
-def temperature(variance: Tensor, ceiling: float | Tensor, spread: Literal["deviation", "variance"]) -> Tensor:
-    """min(ceiling, spread), where a variance of 0 counts as no spread at all."""
+def temperature(
+    variance: Tensor,
+    ceiling: float | Tensor,
+    spread: Literal["deviation", "variance"],
+    resolution: float | Tensor,
+) -> Tensor:
+    """min(ceiling, spread), where a deviation up to ``resolution`` counts as no spread at all."""
     if isinstance(ceiling, Tensor):
         ceiling = ceiling.to(variance)
-    some = variance > 0
+    some = variance > resolution**2
     variance = torch.where(some, variance, 1.0)
     found = variance.sqrt() if spread == "deviation" else variance
     return torch.where(some, found.clamp(max=ceiling), ceiling)

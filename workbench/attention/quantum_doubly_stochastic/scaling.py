@@ -29,7 +29,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from workbench_kernels.operators import operator
+from workbench_kernels.operation import Operation
 
 NUMBERS_AT_A_TIME = 1 << 20  # scores of the heads that are worked on together
 # How far, as logarithms, rows and columns together may be scaled up from a map that was computed. What it lost in
@@ -42,7 +42,7 @@ def sinkhorn_attention(query: Tensor, key: Tensor, value: Tensor, *, scale: floa
 
     Computed in float64 for float64 inputs and in float32 otherwise. O(T^2 (d + iterations)) time a head.
     """
-    return _forward_operator(query, key, value, scale, iterations)[0]
+    return _scaling(query, key, value, scale, iterations)[0]
 
 
 def bytes_at_a_time(batch: int, heads: int, tokens: int, size: int) -> int:
@@ -90,15 +90,6 @@ def _forward(
         flat_output[part] = a[..., None] * (map @ (b[..., None] * v))
     shape = query.shape[:2]
     return output, *(kept.unflatten(1, shape) for kept in (rows, columns, levels))
-
-
-_forward_operator = operator("sinkhorn_scaling", cuda=_forward, cpu=_forward)
-
-
-@torch.library.register_fake("workbench::sinkhorn_scaling")
-def _(query, key, value, scale, iterations):
-    output, *kept = _empty(query, iterations)
-    return output, *(each.unflatten(1, query.shape[:2]) for each in kept)
 
 
 def _backward(
@@ -178,25 +169,18 @@ def _undo(
     return torch.stack(x, -1), torch.stack(y, -1), grad_u, grad_w
 
 
-_backward_operator = operator("sinkhorn_scaling_backward", cuda=_backward, cpu=_backward)
+def _fake(query: Tensor, key: Tensor, value: Tensor, scale: float, iterations: int) -> tuple[Tensor, ...]:
+    output, *kept = _empty(query, iterations)
+    return output, *(each.unflatten(1, query.shape[:2]) for each in kept)
 
 
-@torch.library.register_fake("workbench::sinkhorn_scaling_backward")
-def _(grad, query, key, value, rows, columns, levels, scale):
-    return tuple(torch.empty_like(query, memory_format=torch.contiguous_format) for _ in range(3))
-
-
-def _save(ctx, inputs, output):
-    query, key, value, ctx.scale, _ = inputs
-    ctx.save_for_backward(query, key, value, *output[1:])
-    ctx.mark_non_differentiable(*output[1:])
-
-
-def _differentiate(ctx, grad, *_):
-    return *_backward_operator(grad, *ctx.saved_tensors, ctx.scale), None, None
-
-
-torch.library.register_autograd("workbench::sinkhorn_scaling", _differentiate, setup_context=_save)
+_scaling = Operation(
+    "sinkhorn_scaling",
+    forward=_forward,
+    backward=_backward,
+    outputs=("output", "rows", "columns", "levels"),
+    fake=_fake,
+)
 
 
 # --- shared by both directions ---------------------------------------------------------------------------------------
