@@ -70,3 +70,18 @@ def test_hypercube_matrices_hold_what_they_say():
     scores = theory.hypercube_grid(100, seed=3)
     assert set(scores.unique().tolist()) == {0.0, 0.5, 1.0}
     assert torch.equal(scores, theory.hypercube_grid(100, seed=3))
+
+
+def test_entropy_is_compared_at_equal_loss():
+    """The circuit has more than Sinkhorn only where scores are large: so the paper's sentence needs a condition."""
+    gaps = theory.entropy_at_equal_loss(theory.scale_study((0.25, 0.5, 1, 2, 4), matrices=8))
+    assert all(row["gap"] < 0 for row in gaps if row["information_loss"] < 6)
+    assert all(row["gap"] > 0 for row in gaps if row["information_loss"] > 9)
+    by_hand = [
+        {"operator": name, "information_loss": loss, "entropy": entropy}
+        for name, loss, entropy in (("QontOT", 1, 0), ("QontOT", 3, 2), ("Sinkhorn, 21", 2, 3), ("Sinkhorn, 21", 4, 1))
+    ]
+    assert theory.entropy_at_equal_loss(by_hand) == [
+        {"information_loss": 2, "gap": -2.0},
+        {"information_loss": 3, "gap": 0.0},
+    ]

@@ -235,7 +235,10 @@ sinkhorn_attention = Method(
     cost=cost,
     workspace=sinkhorn_workspace,
     tolerance={"float64": 1e-11, "float32": 1e-5},
-    baselines={"torch_compile": compiled(sinkhorn_reference)},
+    baselines={
+        "torch_compile": compiled(sinkhorn_reference),
+        "torch_compile_training": compiled(sinkhorn_reference, training=True),
+    },
 )
 
 qr_attention = Method(

@@ -84,8 +84,12 @@ def norm_softmax_workspace(implementation: str, query: Tensor, key: Tensor, valu
     return size * (3 * query.numel() + 4 * batch * heads * (width**2 + tokens)) + repeated
 
 
-def compiled(function: Callable[..., Tensor]) -> Baseline:
-    """``torch.compile`` of the equations, anew for every shape: a sweep must not time a graph for unknown sizes."""
+def compiled(function: Callable[..., Tensor], *, training: bool = False) -> Baseline:
+    """``torch.compile`` of the equations, anew for every shape: a sweep must not time a graph for unknown sizes.
+
+    ``training``: also where no gradient is wanted, the graph that is made for inputs that want one. It keeps what the
+    backward pass would need, and is cut into other kernels, which can be quicker.
+    """
 
     @functools.cache
     def compiled_for(*case: object) -> Callable[..., Tensor]:
@@ -100,9 +104,16 @@ def compiled(function: Callable[..., Tensor]) -> Baseline:
         case = (query.shape, key.shape, query.dtype, query.requires_grad, *sorted(options.items()))
         return compiled_for(*case)(query, key, value, **options)
 
+    def run_training(query: Tensor, key: Tensor, value: Tensor, **options: object) -> Tensor:
+        if query.requires_grad and torch.is_grad_enabled():
+            return run(query, key, value, **options)
+        with torch.enable_grad():
+            leaves = (tensor.detach().requires_grad_() for tensor in (query, key, value))
+            return run(*leaves, **options).detach()
+
     def why_not(query: Tensor, key: Tensor, value: Tensor, **options: object) -> list[str]:
         return (
             [] if query.is_cuda else ["The compiled equations are measured on CUDA only: compiling for a CPU is slow."]
         )
 
-    return Baseline(run, why_not)
+    return Baseline(run_training if training else run, why_not)

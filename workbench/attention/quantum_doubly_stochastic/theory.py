@@ -4,6 +4,7 @@ stochastic, and what they trade between entropy and information (Sec. 3)."""
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -149,3 +150,21 @@ def scale_study(scales: Sequence[float], *, matrices: int = 32, tokens: int = 8)
         for scale in scales
         for row in compare(normal_scores(scale, matrices=matrices, tokens=tokens), chosen)
     ]
+
+
+def entropy_at_equal_loss(
+    rows: Sequence[Mapping[str, float | str]], one: str = "QontOT", other: str = "Sinkhorn, 21"
+) -> list[dict[str, float]]:
+    """How much more entropy ``one`` operator's maps have than the ``other``'s where both lose as much information.
+
+    ``rows`` are those of ``scale_study``: loss and entropy of each operator, a curve over the size of the scores, taken
+    as straight between sizes. At the losses of all rows that lie within both curves: ``information_loss``, ``gap``.
+    """
+    curves = {}
+    for name in (one, other):
+        points = sorted((row["information_loss"], row["entropy"]) for row in rows if row["operator"] == name)
+        curves[name] = tuple(zip(*points, strict=True))
+    low, high = max(losses[0] for losses, _ in curves.values()), min(losses[-1] for losses, _ in curves.values())
+    losses = sorted({loss for found, _ in curves.values() for loss in found if low <= loss <= high} | {low, high})
+    gaps = np.interp(losses, *curves[one]) - np.interp(losses, *curves[other])
+    return [{"information_loss": loss, "gap": gap} for loss, gap in zip(losses, gaps.tolist(), strict=True)]
