@@ -305,6 +305,13 @@ def test_a_papers_claims_can_be_settled(slug):
 
 
 @PAPERS
+def test_a_paper_says_when_to_take_it_and_when_not(slug):
+    paper = catalog.paper(slug)
+    for words in (paper.take_when, paper.leave_when):
+        assert len(words.split()) > 8 and words.endswith(".")
+
+
+@PAPERS
 def test_a_papers_measurements_are_recorded(slug):
     frame = measure.recorded(slug)
     assert frame is not None, f"workbench/recorded/{slug}.json is missing"

@@ -170,7 +170,7 @@ class Paper(ByName):
                 the rest of them
     studies     its whole runs
     views       what is worth seeing of it in the dashboard
-    take_when   when to take it, in sentences with the figures measured here: from which size on it pays, on what
+    take_when   when to take it, in sentences. The figures are read from what was recorded (``measure.crossovers``)
     leave_when  when to take something else, and what
     """
 

@@ -68,10 +68,13 @@ class Mixer:
 class Activation:
     """Between the two matrices of a feed-forward block: x (..., branches * hidden) gives (..., hidden).
 
-    ``branches`` is how many up-projections it consumes: 2 for gated ones, gate first.
+    ``branches`` is how many up-projections it consumes: 2 for gated ones, gate first. ``polynomial``: its further
+    inputs are ``weight`` (order,), ascending, and ``bias`` (1,), the coefficients of a polynomial; ``order`` is a knob
+    of its example. They can be turned one by one, and fitted to another activation.
     """
 
     branches: int = 1
+    polynomial: bool = False
 
 
 @dataclass(frozen=True)

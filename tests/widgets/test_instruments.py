@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from doubles import adan_step, fusemax_model, selective_scan
 from workbench import measure, plots
 from workbench.attention import flash_attention_2 as attention
 from workbench.controls import Knob, Range
@@ -176,6 +177,15 @@ def test_a_sentence_of_the_readers_own():
     assert "The text is empty" in made._said.value
     made.set(text="Alive again.")
     assert "alive" in made.inspection.tokens
+
+
+@pytest.mark.parametrize("method", [adan_step.METHOD, selective_scan.METHOD, fusemax_model.METHOD], ids=repr)
+def test_any_kind_of_method_can_be_explored(method):
+    """Trees of results, whole numbers, one axis, a state: each has its knobs, a picture and its costs."""
+    made = explore(method, size=8)
+    assert made.figure.select({"name": "functions"}) and "error against float64 reference" in made.still
+    made.set(size=16)
+    assert next(iter(made.example.inputs.values())).shape[made.method is selective_scan.METHOD] == 16
 
 
 # --- benchmark ---

@@ -10,7 +10,8 @@ from jupyter_bokeh.widgets import BokehModel
 
 from workbench import measure, plots
 from workbench.controls import Knob, Range
-from workbench.paper import Example, Method
+from workbench.measure.memory import tensors
+from workbench.paper import Activation, Example, Method
 from workbench_widgets import knobs, page
 
 Picture = Callable[[Example], Model]
@@ -110,8 +111,8 @@ def explore(
 def _knobs_of(method: Method, size: int, shown: Sequence[str], *, with_shape: bool) -> dict[str, Knob]:
     known = {"size": Knob("size", "int", size, "How large the input is.", Range(1, 4096, log=True))}
     known |= method.knobs | (dict(method.shape_knobs) if with_shape else {})
-    weight = method.example(1, device="meta").inputs.get("weight")
-    if weight is not None and with_shape and "order" in known:
+    if with_shape and isinstance(method.slot, Activation) and method.slot.polynomial:
+        weight = method.example(1, device="meta").inputs["weight"]
         known.pop("order")  # the number of coefficients decides
         for power in range(len(weight) + 1):
             default = 0.0 if power == 0 else 1 / len(weight)
@@ -120,7 +121,8 @@ def _knobs_of(method: Method, size: int, shown: Sequence[str], *, with_shape: bo
 
 
 def default_picture(method: Method, example: Example) -> Model:
-    """An attention map of the first head; for another method its output over its input, number by number."""
+    """An attention map of the first head; for another method its results over its first input, number by number: a line
+    for each tensor of the results, along the last axis."""
     if method.shows_map:
         query, key = (example.inputs[name][:1, :1] for name in ("query", "key"))
         tokens = max(query.shape[2], key.shape[2])
@@ -130,12 +132,21 @@ def default_picture(method: Method, example: Example) -> Model:
         figure = plots.attention_map(weights, *([str(n) for n in range(side)] for side in weights.shape))
         figure.max_width = 620
         return figure
-    x = example.inputs["x"]
-    row = x.flatten(0, -2)[0]
     with torch.no_grad():
-        output = method(*example.inputs.values(), **example.options).flatten(0, -2)[0]
-    drawn = row[: len(output)].sort()
-    return plots.functions({method.name: (drawn.values.cpu().numpy(), output[drawn.indices].cpu().numpy())})
+        found = [_row(each) for each in tensors(method(*example.inputs.values(), **example.options))]
+    x = _row(next(iter(example.inputs.values())))
+    shown = min(len(x), *map(len, found))
+    drawn = x[:shown].sort()
+    names = [method.name] if len(found) == 1 else [f"{method.name}, result {place}" for place in range(len(found))]
+    return plots.functions(
+        {name: (drawn.values.cpu().numpy(), each[drawn.indices].cpu().numpy())
+         for name, each in zip(names, found, strict=True)}
+    )  # fmt: skip
+
+
+def _row(tensor: torch.Tensor) -> torch.Tensor:
+    """The first row along the last axis."""
+    return tensor.reshape(-1, tensor.shape[-1] if tensor.ndim else 1)[0]
 
 
 def costs_html(method: Method, example: Example, implementations: Sequence[str]) -> str:

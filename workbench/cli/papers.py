@@ -34,14 +34,22 @@ def show_one(slug: str) -> int:
     paper = catalog.paper(slug)
     device = measure.pick_device()
     print(f"{paper.title} ({paper.authors}, {paper.year})\n{paper.url}\n\n{_wrapped(paper.idea)}\n")
+    print(_wrapped(f"Take it when: {paper.take_when}", "  "))
+    print(_wrapped(f"Leave it when: {paper.leave_when}", "  ") + "\n")
+    if (recorded := measure.recorded(slug)) is not None:
+        print(f"from which size on it pays, recorded on {measure.machine_line(recorded.attrs['provenance'])}")
+        print("\n".join(_wrapped(str(each), "  ") for each in measure.crossovers(recorded)) + "\n")
     for method in paper.methods:
         print("\n".join(_described(method, device)) + "\n")
+    for study in paper.studies:
+        print(_wrapped(f"study {study.name}: {study.question}", "  "))
     if paper.claims:
         print("claims")
     for claim in paper.claims:
         print(_wrapped(f"{claim.name}: {claim.statement} Reported: {claim.reported} ({claim.where}).", "  "))
         must = f"must hold at scale {' and '.join(claim.must_hold)}" if claim.must_hold else "shown, not judged"
         print(_wrapped(f"Here: {claim.how}; {must}. {claim.caveat}".strip(), "    "))
+    print(f"\n{paper.citation}")
     return 0
 
 

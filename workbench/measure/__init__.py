@@ -6,6 +6,7 @@ result gets no time. ``sweep`` yields one row after the other, so that a caller 
 """
 
 from workbench.measure.correctness import Check, relative_error
+from workbench.measure.crossover import Crossover, crossovers
 from workbench.measure.host import host_times, record_host, recorded_host
 from workbench.measure.memory import memory_limit, peak_bytes, saved_bytes
 from workbench.measure.recording import record
@@ -36,10 +37,12 @@ __all__ = [
     "Cancelled",
     "Ceilings",
     "Check",
+    "Crossover",
     "SamplingRun",
     "StudyRun",
     "Timing",
     "ceilings",
+    "crossovers",
     "dit_xl_2",
     "estimate_bytes",
     "frame",

@@ -85,4 +85,14 @@ PAPER = Paper(
         ),
     ),
     recordings=RECORDINGS,
+    take_when=(
+        "Attention has to be exact and sequences are long, or memory is short: in training above all, and "
+        "wherever windows or a causal mask with fewer queries than keys keep PyTorch's own kernels from being "
+        "taken."
+    ),
+    leave_when=(
+        "Sequences are so short that a call is mostly launching, or nothing but plain or causal attention is "
+        "wanted on a GPU that cuDNN serves well: scaled_dot_product_attention is one import less. On a CPU it is "
+        "PyTorch's kernel in any case."
+    ),
 )

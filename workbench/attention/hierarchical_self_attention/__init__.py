@@ -83,4 +83,12 @@ PAPER = Paper(
             },
         ),
     ),
+    take_when=(
+        "Sequences are long and have groups by nature, such as words in phrases or patches in an image, and far "
+        "tokens matter only as a group: work and memory then grow far less than quadratically."
+    ),
+    leave_when=(
+        "Sequences are short enough for exact attention, single far tokens matter, or a model must not see its "
+        "future: the method is not causal."
+    ),
 )

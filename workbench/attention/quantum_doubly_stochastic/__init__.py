@@ -317,4 +317,12 @@ PAPER = Paper(
             settings={"b.mixing": "attention", "b.doubly_stochastic": "sinkhorn_attention"},
         ),
     ),
+    take_when=(
+        "No token may be overlooked and none may take all: maps whose columns sum to one as rows do. Sinkhorn is "
+        "the one to begin with; QR needs no iterations and fits short sequences, such as patches."
+    ),
+    leave_when=(
+        "Generation token by token, for doubly stochastic maps are not causal; long sequences with QR, whose work"
+        " is cubic; and the circuit, beyond a study of what it computes."
+    ),
 )

@@ -87,7 +87,7 @@ class Figures:
 def knobs_of(toggle: str, method: Method) -> dict[str, Knob]:
     """The knobs that trained weights can take: the mixer's own and how it is put in, the order of a polynomial."""
     if toggle == "activation":
-        return {"order": ORDER} if "order" in method.shape_knobs else {}
+        return {"order": ORDER} if method.slot.polynomial else {}
     if toggle not in toggles.REPLACING:
         return dict(method.knobs)
     ours = [LAYERS, TREE] if takes_tree(method) else [LAYERS]

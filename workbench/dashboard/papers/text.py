@@ -53,9 +53,11 @@ def head(paper: Paper) -> str:
         f"<h1>{escape(paper.title)}</h1><p class='small'>{escape(paper.authors)}, {paper.year} · "
         f'<a href="{escape(paper.url)}" target="_blank" rel="noopener noreferrer">arXiv {escape(paper.arxiv)}</a></p>'
         f"<p>{escape(paper.idea)}</p>"
+        f"<p><b>Take it when:</b> {escape(paper.take_when)}<br><b>Leave it when:</b> {escape(paper.leave_when)}</p>"
         f"<p class='small'>Lesson: <code>{escape(paper.notebook)}</code> (open it with <code>make lab</code>) · "
         f"source: <code>{source}</code> · from Python: "
         f"<code>from workbench.{paper.chapter} import {paper.slug}</code></p>"
+        f"<details><summary>How to cite it</summary><pre>{escape(paper.citation)}</pre></details>"
     )
 
 
@@ -70,6 +72,7 @@ def arithmetic(told: Arithmetic | None, request: Request, method: Method) -> str
         intensity,
         "held meanwhile: "
         + ", ".join(f"{name} <b>{in_words(int(held))}</b>" for name, held in told.held.items()),
+        *(f"{escape(name.replace('_', ' '))} <b>{escape(str(count))}</b>" for name, count in told.counts.items()),
     ]
     return (
         f"<p>One forward call at size {request.size:,} in float32 (estimate): {' · '.join(filter(None, parts))}.</p>"
@@ -91,6 +94,19 @@ def links(method: Method, request: Request) -> list[str]:
     words = {"inspect": "Inspect it as B", "train": "Train with it as B", "generate": "Generate with it as B"}
     extra = {"inspect": own}
     return [_view(words[page], page=page, **chosen, **extra.get(page, {})) for page in PAGES[method.toggle]] + found
+
+
+def crossovers(table: pd.DataFrame | None) -> str:
+    """From which size on the methods pay, as it was recorded; empty when nothing was."""
+    found = [] if table is None else list(measure.crossovers(table))
+    if not found:
+        return ""
+    lines = "".join(f"<li>{escape(str(each))}</li>" for each in found)
+    machine = escape(measure.machine_line(table.attrs["provenance"]))
+    return (
+        f"<details><summary>From which size on it pays</summary><ul>{lines}</ul>"
+        f"<p class='small'>Against the quickest of everything else that was recorded; {machine}</p></details>"
+    )
 
 
 def claims(table: pd.DataFrame) -> str:
@@ -124,7 +140,7 @@ def _measurement(rows: pd.DataFrame) -> str:
 def sampling_runs(table: pd.DataFrame) -> str:
     """Whole sampling runs of a diffusion transformer, recorded on a GPU."""
     heads = ("cache", "knobs", "steps", "network calls", "time", "faster", "of what the calls allow", "cache memory")
-    knobs = ("interval", "order", "first_full", "weights", "threshold", "warmup", "order_first", "order_last", "scope")
+    knobs = dict.fromkeys(name for method in toggles.methods("caching").values() for name in method.knobs)
     rows = []
     for row in table[table["status"] == "ok"].to_dict("records"):
         given = {name: row[name] for name in knobs if name in row and not pd.isna(row[name])}

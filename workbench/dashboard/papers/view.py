@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from bokeh.plotting import figure as Plot
 
-from workbench import plots
+from workbench import measure, plots
 from workbench.dashboard.papers import text as papers_text
 from workbench.dashboard.papers.work import Picture
 from workbench.dashboard.shell.figures import Figure
@@ -28,7 +28,7 @@ class PapersView:
     """The parts of the page. Knows nothing of jobs."""
 
     def __init__(self, figure: Callable[..., Figure], act: Callable[[str, Any], None], studies: Any) -> None:
-        self.head, self.claims, self.methods, self.cost, self.about = (text() for _ in range(5))
+        self.head, self.claims, self.methods, self.cost, self.about, self.pays = (text() for _ in range(6))
         self.form = Form(act, look="panel", legend="The method's knobs", folded=["The example's shape"])
         self.drawing = figure(min_height=340)
         self.drawn: tuple | None = None
@@ -45,6 +45,7 @@ class PapersView:
             text("<h2>Claims, measured again</h2>"),
             self.claims,
             text("<h2>Recorded on a GPU</h2>"),
+            self.pays,
             self.recorded_here,
             self.nothing_recorded,
             self.runs,
@@ -60,6 +61,7 @@ class PapersView:
     def paper(self, paper: Paper, table: pd.DataFrame, recorded: bool, runs: pd.DataFrame | None) -> None:
         """Another paper: everything of it that does not change when a knob is turned. ``runs`` are sampling runs."""
         retext(self.head, papers_text.head(paper))
+        retext(self.pays, papers_text.crossovers(measure.recorded(paper.slug)))
         retext(self.claims, papers_text.claims(table))
         retext(self.methods, papers_text.method_details(paper))
         retext(self.cost, papers_text.arithmetic(None, None, None))

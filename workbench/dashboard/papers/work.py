@@ -17,7 +17,7 @@ from workbench import catalog
 from workbench.controls import Knob
 from workbench.dashboard.inspect import seeing
 from workbench.dashboard.shell.jobs import Cancelled, Progress
-from workbench.paper import Method
+from workbench.paper import Activation, Caching, Count, Method
 
 LOWEST, HIGHEST = 4, 14  # powers of two for the size
 MAP_TOKENS = 32
@@ -37,11 +37,13 @@ class Request:
 
 @dataclass(frozen=True)
 class Arithmetic:
-    """One forward call: FLOPs, the least bytes to move, and the bytes held meanwhile by implementation."""
+    """One forward call: FLOPs, the least bytes to move, the bytes held meanwhile by implementation, and what else the
+    paper counts."""
 
     flops: float
     bytes: float
     held: Mapping[str, int]
+    counts: Mapping[str, Count] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ def arithmetic(method: Method, request: Request) -> Arithmetic:
     inputs, options = example.inputs.values(), {**example.options, **request.options}
     cost = method.cost(*inputs, **options)
     held = {name: method.workspace(name, *inputs, **options) for name in ("reference", "fast")}
-    return Arithmetic(cost.flops, cost.bytes, held)
+    return Arithmetic(cost.flops, cost.bytes, held, cost.counts)
 
 
 def picture(method: Method, request: Request) -> Picture | None:
@@ -97,14 +99,14 @@ def picture(method: Method, request: Request) -> Picture | None:
         found = method.attention_map(example.inputs["query"], example.inputs["key"], implementation="reference",
                                      **{**example.options, **options})  # fmt: skip
         return Picture("map", found[0, 0].numpy(), np.arange(tokens))
-    if method.toggle == "activation":
+    if isinstance(method.slot, Activation):
         shape = {name: value for name, value in request.shape.items() if name != "hidden"}
         example = method.example(1, **{**shape, "hidden": DRAWN})
         x = torch.linspace(-4, 4, DRAWN)
         inputs = {**example.inputs, "x": x.repeat(method.branches)[None]}
         y = method.reference(*inputs.values(), **{**example.options, **options})
         return Picture("function", y[0].numpy(), x.numpy())
-    if method.toggle == "caching":
+    if isinstance(method.slot, Caching):
         example = method.example(STEPS, seed=1)
         features = example.inputs["features"]
         seen = method.reference(*example.inputs.values(), **{**example.options, **options})

@@ -81,4 +81,10 @@ PAPER = Paper(
     layers={"normalised_gate": lambda hidden, order=3, **options: NormalisedGate(hidden, **options)},
     claims=CLAIMS,
     recordings=RECORDINGS,
+    take_when=(
+        "Classification of images in which no patch has to find another one, at many patches: work is linear in "
+        "their number. The normalised gate alone is a drop-in where a GEGLU and a layer norm stand beside each "
+        "other."
+    ),
+    leave_when="Tokens have to meet: language, or anything that compares two places. Attention does that.",
 )

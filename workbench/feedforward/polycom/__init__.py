@@ -99,4 +99,13 @@ PAPER = Paper(
     studies=STUDIES,
     claims=CLAIMS,
     recordings=RECORDINGS,
+    take_when=(
+        "A language model is trained anew and its feed-forward blocks may have one branch in place of SwiGLU's "
+        "two, at as many parameters; many rows at a time, where the fused PolyNorm reads and writes once and "
+        "keeps little more than its input."
+    ),
+    leave_when=(
+        "A trained model is to be kept as it is, rows are few (a compiled formula serves as well there), or "
+        "activations must be cheap on a CPU: GELU and ReLU are."
+    ),
 )

@@ -16,7 +16,7 @@ from workbench.feedforward.polycom.inputs import (
 )
 from workbench.paper import Activation, Baseline, Method
 
-PLAIN = Activation()
+PLAIN, POLYNOMIAL = Activation(), Activation(polynomial=True)
 
 
 def checkpointed(function: Callable[..., Tensor]) -> Baseline:
@@ -66,6 +66,7 @@ poly_relu = activation(
     example=polynomial_example,
     cost=poly_relu_cost,
     workspace=workspace(reference=4, pieces=4),
+    slot=POLYNOMIAL,
     recomputed=True,
 )
 
@@ -79,5 +80,6 @@ poly_norm = activation(
     example=polynomial_example,
     cost=poly_norm_cost,
     workspace=workspace(reference=4, pieces=5),
+    slot=POLYNOMIAL,
     recomputed=True,
 )

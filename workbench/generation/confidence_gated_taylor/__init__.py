@@ -79,4 +79,12 @@ PAPER = Paper(
         View(page="generate", title="Let a gate decide", settings=GATE),
         View(page="generate", title="A bend in the path: another digit half way", settings={"switch": "on", **GATE}),
     ),
+    take_when=(
+        "How many steps may be skipped depends on the image, or only the last block's features fit in memory: the"
+        " gate computes a step where its forecast fails, and keeps one trajectory."
+    ),
+    leave_when=(
+        "A fixed plan is known to be good enough: asking the gate costs the network's first block at every step. "
+        "Few steps, where neighbouring ones differ too much for any forecast."
+    ),
 )

@@ -114,4 +114,13 @@ PAPER = Paper(
         ),
         View(page="generate", title="Too lazy: one step in twelve", settings={"b.caching.interval": "12"}),
     ),
+    take_when=(
+        "A diffusion transformer draws in many steps and waiting matters more than the last digit: with every "
+        "third to fifth step computed and the rest forecast to first order, images stay near to those without a "
+        "cache."
+    ),
+    leave_when=(
+        "Few steps, where neighbouring ones differ too much to forecast; memory that cannot hold the features of "
+        "all modules; or images that have to be those of the uncached sampler."
+    ),
 )
