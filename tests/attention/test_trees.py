@@ -2,6 +2,7 @@
 
 import pickle
 
+import numpy as np
 import pytest
 import torch
 
@@ -15,6 +16,12 @@ NESTED = {
     "uneven": [[0], [[1, 2, 3, 4, 5, 6, 7], 8, [9, [10, 11]]], [[12, 13]], 14, [15, 16, 17]],
 }
 CPU = torch.device("cpu")
+
+
+def test_whole_numbers_of_any_library():
+    assert Tree.from_nested(np.arange(6).reshape(3, 2)).nested() == [[0, 1], [2, 3], [4, 5]]
+    assert Tree.from_nested([[np.int64(0), np.int32(1)], 2]).nested() == [[0, 1], 2]
+    assert Tree.uniform(np.int64(7), np.int64(2), np.int64(3)) == Tree.uniform(7, 2, 3)
 
 
 def test_uniform_trees():

@@ -6,6 +6,7 @@ import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, groupby
+from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -54,7 +55,7 @@ class Tree:
 
     @staticmethod
     def from_nested(nested: Sequence) -> Tree:
-        """The tree of nested lists: ``[[0, 1], 2]`` has a family of two leaves beside a leaf. O(nodes).
+        """The tree of nested lists or arrays: ``[[0, 1], 2]`` has a family of two leaves beside a leaf. O(nodes).
 
         Raises ``ValueError`` unless the leaves, from left to right, are 0, 1, 2, ... and no list is empty.
         """
@@ -67,18 +68,18 @@ class Tree:
             parent.append(above)
             first.append(tokens)
             last.append(tokens + 1)
-            if isinstance(part, int):
+            if isinstance(part, Integral):
                 if part != tokens:
                     raise ValueError(f"Leaves are numbered from left to right: {part} stands where {tokens} belongs.")
                 tokens += 1
                 return
-            if not part:
+            if len(part) == 0:
                 raise ValueError("A family needs at least one child; this tree has an empty list.")
             for child in part:
                 visit(child, node)
             last[node] = tokens
 
-        visit([nested] if isinstance(nested, int) else nested, -1)
+        visit([nested] if isinstance(nested, Integral) else nested, -1)
         return Tree(tuple(parent), tuple(first), tuple(last))
 
     @staticmethod
@@ -186,10 +187,13 @@ class Tree:
 
     def levels(self, device: torch.device) -> tuple[Level, ...]:
         """The families of every depth, from the root down, as index tensors on ``device``; kept for the next call."""
-        if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack():
+        if torch._C._len_torch_dispatch_stack():
             return self._levels(device)  # a tracer's tensors serve nobody else
         with torch.inference_mode(False):
             return self._kept_levels(device)
+
+    # What `torch.compiler.assume_constant_result` does, without importing the compiler.
+    levels._dynamo_marked_constant = True
 
     @functools.lru_cache(maxsize=64)  # noqa: B019 - trees are small, few and immutable
     def _kept_levels(self, device: torch.device) -> tuple[Level, ...]:

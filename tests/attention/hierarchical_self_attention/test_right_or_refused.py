@@ -126,6 +126,24 @@ def test_a_tree_used_in_inference_mode_trains_afterwards(options):
         assert all(slope.abs().sum() > 0 for slope in torch.autograd.grad(output.sum(), leaves))
 
 
+def test_a_tree_is_compiled_without_a_break():
+    inputs = [x.requires_grad_() for x in normal(1, 2, 17, 4)]
+    compiled = torch.compile(
+        lambda *inputs: hierarchical_attention(*inputs, tree=TREE), backend="aot_eager", fullgraph=True
+    )
+    found, expected = compiled(*inputs), hierarchical_attention(*inputs, tree=TREE)
+    assert_close(found, expected, tolerance=1e-6)
+    slopes = [torch.autograd.grad(output.square().sum(), inputs) for output in (found, expected)]
+    for found, expected in zip(*slopes, strict=True):
+        assert_close(found, expected, tolerance=1e-5)
+
+
+def test_what_is_no_tree_is_refused():
+    for call in (hierarchical_attention, hierarchical_attention.reference, hierarchical_attention.fast):
+        with pytest.raises(ValueError, match="give a Tree, such as"):
+            call(*normal(1, 2, 3, 4), tree=[[0, 1], 2])
+
+
 def test_forward_mode_is_right_or_refused():
     query, key, value = normal(1, 1, 9, 4, dtype=torch.float64)
 

@@ -1,5 +1,6 @@
 """What hierarchical attention takes, what must fit together, and what it costs."""
 
+import reprlib
 from typing import Annotated
 
 import torch
@@ -41,6 +42,10 @@ def refuse_unless_on_one_tree(
         raise ValueError(
             "Hierarchical attention is self-attention on one tree: as many keys as queries are needed, not "
             f"{key.shape[-2]} and {tokens}."
+        )
+    if not isinstance(tree, Tree | None):
+        raise ValueError(
+            f"tree = {reprlib.repr(tree)} is not allowed: give a Tree, such as Tree.from_nested([[0, 1], 2])."
         )
     if tree is not None and tree.tokens != tokens:
         raise ValueError(f"The tree has {tree.tokens} leaves, and there are {tokens} tokens.")
