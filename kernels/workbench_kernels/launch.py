@@ -183,8 +183,8 @@ class _Unknown:
 
 def _somebody_listens() -> bool:
     """Whether a hook is set that an ordinary launch would call."""
-    hooks = (knobs.runtime.launch_enter_hook, knobs.runtime.launch_exit_hook)
-    return any(hook is not None and getattr(hook, "calls", True) for hook in hooks)
+    enter, leave = knobs.runtime.launch_enter_hook, knobs.runtime.launch_exit_hook
+    return bool((enter and getattr(enter, "calls", True)) or (leave and getattr(leave, "calls", True)))
 
 
 def _devices(arguments: tuple) -> str:
