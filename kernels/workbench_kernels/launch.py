@@ -40,8 +40,8 @@ class Prepared:
     """A Triton kernel and its compiled forms, by what Triton compiles for: types, alignment, some integers, constants.
 
     Ordinary launches are made where something listens to them (a profiler's hooks), for arguments that are no tensors,
-    descriptors of tensors or plain numbers, and where this Triton launches in another way than the one this was written
-    for.
+    descriptors of tensors, plain numbers or tuples of these, and where this Triton launches in another way than the one
+    this was written for.
     """
 
     def __init__(self, kernel: Any) -> None:
@@ -54,33 +54,8 @@ class Prepared:
     def launch(self, grid: tuple[int, ...], arguments: tuple, constants: dict[str, Any]) -> tuple | None:
         """What ``kernel[grid](*arguments, **constants)`` does; the compiled form, where it is known. Raises
         ``ValueError`` for tensors on several devices."""
-        device, key, values = None, [], []
-        for argument in arguments:
-            kind = type(argument)
-            if kind is int:
-                values.append(argument)
-                # Triton makes a constant of 1, knows multiples of 16, and takes 64 bits where 32 do not do.
-                wide = 0 if -0x80000000 <= argument < 0x80000000 else 2 if argument < 1 << 63 else 4
-                key.append(-1 if argument == 1 else wide + (argument & 15 == 0))
-            elif isinstance(argument, Tensor) or kind is TensorDescriptor:
-                described = kind is TensorDescriptor
-                tensor = argument.base if described else argument
-                at = tensor.get_device()
-                if device is None:
-                    device = at
-                elif at != device:
-                    raise ValueError(f"The tensors of a call must be on one device, not on {_devices(arguments)}.")
-                key.append(tensor.dtype)
-                if described:  # its address, shape and strides are told to the copy engine at every launch
-                    values.append(argument)
-                    key.extend(argument.block_shape)
-                else:
-                    pointer = tensor.data_ptr()
-                    values.append(pointer)
-                    key.append(pointer & 15 == 0)
-            else:
-                values.append(argument)
-                key.append(kind if kind in (float, bool) else None if argument is None else _Unknown)
+        key, values = [], []
+        device = _look(arguments, key, values, None)
         if device is None or device < 0:
             raise ValueError(f"The kernel runs on CUDA, and the tensors are on {_devices(arguments) or 'no device'}.")
         if device != _current_device():
@@ -179,6 +154,42 @@ class _OnGrid:
 
 class _Unknown:
     """Stands in a key for an argument that only Triton can judge."""
+
+
+def _look(arguments: tuple, key: list, values: list, device: int | None) -> int | None:
+    """Appends what Triton compiles for to ``key``, and to ``values`` what the driver takes; the tensors' device."""
+    for argument in arguments:
+        kind = type(argument)
+        if kind is int:
+            values.append(argument)
+            # Triton makes a constant of 1, knows multiples of 16, and takes 64 bits where 32 do not do.
+            wide = 0 if -0x80000000 <= argument < 0x80000000 else 2 if argument < 1 << 63 else 4
+            key.append(-1 if argument == 1 else wide + (argument & 15 == 0))
+        elif isinstance(argument, Tensor) or kind is TensorDescriptor:
+            described = kind is TensorDescriptor
+            tensor = argument.base if described else argument
+            at = tensor.get_device()
+            if device is None:
+                device = at
+            elif at != device:
+                raise ValueError(f"The tensors of a call must be on one device, not on {_devices(arguments)}.")
+            key.append(tensor.dtype)
+            if described:  # its address, shape and strides are told to the copy engine at every launch
+                values.append(argument)
+                key.extend(argument.block_shape)
+            else:
+                pointer = tensor.data_ptr()
+                values.append(pointer)
+                key.append(pointer & 15 == 0)
+        elif kind is tuple:
+            inside: list = []
+            key.append(len(argument))
+            device = _look(argument, key, inside, device)
+            values.append(tuple(inside))
+        else:
+            values.append(argument)
+            key.append(kind if kind in (float, bool) else None if argument is None else _Unknown)
+    return device
 
 
 def _somebody_listens() -> bool:

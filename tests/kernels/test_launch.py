@@ -188,6 +188,17 @@ def test_a_bound_launch_in_the_interpreter():
     assert kernel.ordinary == [((2,), (x, y, 32), {"BLOCK": 16})]
 
 
+def test_tuples_are_looked_into(kernel):
+    for _ in range(2):
+        x, y = pair()
+        kernel[(1,)]((x, y), ((4, 1), (16,)), 32, BLOCK=16)
+    assert kinds(kernel) == (1, 1)
+    assert kernel.kernel.launched[0][9:12] == ((x.data_ptr(), y.data_ptr()), ((4, 1), (16,)), 32)
+    kernel[(1,)]((x, y), ((4, 1), (17,)), 32, BLOCK=16)
+    kernel[(1,)](tuple(pair(torch.float16)), ((4, 1), (16,)), 32, BLOCK=16)
+    assert kinds(kernel) == (3, 1)
+
+
 def test_tensors_of_one_device(kernel):
     x, _ = pair()
     with pytest.raises(ValueError, match="one device, not on cpu and cuda:0"):

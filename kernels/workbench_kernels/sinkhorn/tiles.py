@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from workbench_kernels.attention.heads import for_descriptor
+from workbench_kernels.launch import prepared
 from workbench_kernels.tiles import next_power_of_2
 
 try:
@@ -78,6 +79,7 @@ if triton is not None:
         power = tl.minimum(TARGET + 127 - (magnitude >> 23), 126)
         return ((127 + power) << 23).to(tl.float32, bitcast=True), ((127 - power) << 23).to(tl.float32, bitcast=True)
 
+    @prepared
     @triton.jit
     def _split_kernel(
         tensors, strides, parts, units, tokens, heads, width, padded, matrices,
