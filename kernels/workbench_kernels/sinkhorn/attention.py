@@ -35,8 +35,8 @@ def sinkhorn_attention(query: Tensor, key: Tensor, value: Tensor, *, scale: floa
     256, float16, bfloat16 or float32 (products of two float16 parts, see ``tiles``: as accurate as float32
     products are, unless an entry is 1e5 times as large as those of its head that matter). The last row step of an odd
     count is part of the pass that multiplies with V, so k half-steps take k passes over the scores (an even count
-    k + 1), and the backward pass k + 2 or so. Memory beside inputs and output: 4 bytes a token and half-step, and with
-    float32, during a pass, as much as its inputs take.
+    k + 1), and the backward pass k + 2 or so. Memory beside inputs and output: 4 bytes a token and half-step and 8 a
+    token, and with float32, during a pass, as much as its inputs take.
 
     Deterministic. Raises ``ValueError`` for what `why_not` names, and unless there is at least one half-step.
     """

@@ -1,6 +1,6 @@
 """What the methods of this paper take: their checks, an example of full rank, cost and memory."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
@@ -9,6 +9,11 @@ from workbench.attention.inputs import Scale, cost, example
 from workbench.attention.quantum_doubly_stochastic.scaling import bytes_at_a_time
 from workbench.controls import Range
 from workbench.paper import Cost, Example, kernel_or_cpu
+
+HalfSteps = Annotated[int, Range(1, 101), "Half-steps, rows first: odd counts end with rows. 1 is softmax."]
+Seed = Annotated[int, Range(0, 1_000_000), "Which random numbers."]
+Spread = Annotated[Literal["deviation", "variance"], "What the scores are divided by, if it is less than sqrt(d)."]
+
 
 NOT_CAUSAL = (
     "A causal doubly stochastic map can only be the identity: the first query sees one key and spends all on it, which "
@@ -49,7 +54,7 @@ def sinkhorn_workspace(implementation: str, query: Tensor, key: Tensor, value: T
     batch, heads, tokens, width = query.shape
     iterations = options.get("iterations", 5)
     size = 8 if query.dtype == torch.float64 else 4
-    statistics = size * batch * heads * tokens * iterations
+    statistics = size * batch * heads * tokens * (iterations + 2)
     repeated = 2 * query.numel() * query.element_size() if heads != key.shape[1] else 0
     if implementation != "fast":
         return 5 * batch * heads * tokens**2 * query.element_size() + repeated
@@ -92,3 +97,21 @@ def qr_workspace(query: Tensor, key: Tensor, value: Tensor) -> int:
     batch, heads, tokens, _ = query.shape
     size = 8 if query.dtype == torch.float64 else 4
     return 5 * size * batch * heads * tokens**2 + 6 * query.numel() * query.element_size()
+
+
+def rounding(query: Tensor, key: Tensor) -> Tensor:
+    """How far scores of equal queries and keys may lie apart (..., 1, 1): four roundings of sums of head_dim products,
+    in the precision that sums are made in."""
+    dtype = torch.promote_types(query.dtype, torch.float32)
+    longest = [torch.linalg.vector_norm(x.detach().to(dtype), dim=-1).amax(-1)[..., None, None] for x in (query, key)]
+    return 4 * torch.finfo(dtype).eps * query.shape[-1] ** 0.5 * longest[0] * longest[1]
+
+
+def norm_softmax_workspace(implementation: str, query: Tensor, key: Tensor, value: Tensor, **options: object) -> int:
+    """Bytes held at the forward's peak beside inputs and output; an upper bound for both implementations."""
+    batch, heads, tokens, width = query.shape
+    repeated = 2 * query.numel() * query.element_size() if heads != key.shape[1] else 0
+    if implementation == "reference":
+        return 4 * batch * heads * tokens**2 * query.element_size() + repeated
+    size = 8 if query.dtype == torch.float64 else 4
+    return size * (3 * query.numel() + 4 * batch * heads * (width**2 + tokens)) + repeated

@@ -1,30 +1,17 @@
-"""QontOT attention: the map is what a simulated quantum circuit measures whose angles are the scores (Sec. 2.3.3)."""
+"""What QontOT attention takes: how large a circuit, its parameters, an example, cost and memory."""
 
 from typing import Annotated
 
 import torch
 from torch import Tensor
 
-from workbench.attention.inputs import (
-    KeyOrValue,
-    Output,
-    Query,
-    Scale,
-    attention,
-    cost,
-    example,
-    repeat_heads,
-    scores_of,
-)
+from workbench.attention.inputs import cost, example
 from workbench.attention.quantum_doubly_stochastic.circuit import (
-    doubly_stochastic,
-    doubly_stochastic_fast,
     draw_parameters,
     gates,
     parameter_count,
     register_qubits,
 )
-from workbench.attention.quantum_doubly_stochastic.inputs import refuse_unless_square
 from workbench.controls import Range
 from workbench.paper import Cost, Example, kernel_or_cpu
 
@@ -33,7 +20,6 @@ LARGEST_EXAMPLE = 16  # beyond, the equations keep too much for the backward pas
 
 Layers = Annotated[int, Range(1, 64), "Layers of the circuit, at least; more where a score would have no angle."]
 Auxiliary = Annotated[int, Range(0, 5), "Auxiliary qubits; each quadruples the work."]
-Seed = Annotated[int, Range(0, 1_000_000), "Which random circuit."]
 
 
 def circuit_of(tokens: int, layers: int, auxiliary: int) -> dict[str, int]:
@@ -60,62 +46,6 @@ def parameters_of(tokens: int, layers: int, auxiliary: int, seed: int) -> Tensor
 @torch.compiler.assume_constant_result
 def _drawn(count: int, seed: int) -> Tensor:
     return draw_parameters(count, seed=seed)
-
-
-@attention(refuse=refuse_unless_square)
-def qontot_reference(
-    query: Query,
-    key: KeyOrValue,
-    value: KeyOrValue,
-    *,
-    is_causal: bool = False,
-    scale: Scale = None,
-    layers: Layers = 2,
-    auxiliary: Auxiliary = 1,
-    seed: Seed = 0,
-    theta: Tensor | None = None,
-) -> Output:
-    """QontOT attention: P V with P = the circuit's read-out for angles theta * scores; a *static* circuit.
-
-    theta is drawn from U(-1, 1) by ``seed``, or given (``parameters_of`` has its length) and then differentiable. Zero
-    scores give the identity. Shapes, errors and ``scale`` as ``sinkhorn_attention``; at most 64 tokens. Their number is
-    padded to a power of two, at least 2, with scores of zero; what padded tokens receive is lost to the output, so rows
-    and columns sum to 1 only for a power of two. The paper takes log2 T + 1 auxiliary qubits or more.
-
-    With q = log2 T + auxiliary + 1 qubits: 16 q layers 4^q FLOPs a head.
-    """
-    key, value = repeat_heads(query, key, value)
-    tokens = query.shape[-2]
-    circuit = circuit_of(tokens, layers, auxiliary)
-    scores = padded_scores(scores_of(query, key, scale), circuit.pop("tokens"))
-    if theta is None:
-        theta = parameters_of(tokens, layers, auxiliary, seed).to(scores.device)
-    return doubly_stochastic(scores, theta, **circuit)[..., :tokens, :tokens].to(value.dtype) @ value
-
-
-@attention(refuse=refuse_unless_square)
-def qontot_fast(
-    query: Query,
-    key: KeyOrValue,
-    value: KeyOrValue,
-    *,
-    is_causal: bool = False,
-    scale: Scale = None,
-    layers: Layers = 2,
-    auxiliary: Auxiliary = 1,
-    seed: Seed = 0,
-    theta: Tensor | None = None,
-) -> Output:
-    """The same: on CUDA the amplitudes stay in registers, on a CPU gates are multiplied up to matrices of four wires.
-    Backward walks the gates back, so nothing but the angles is kept. Arguments as ``reference``."""
-    key, value = repeat_heads(query, key, value)
-    tokens, dtype = query.shape[-2], torch.promote_types(query.dtype, torch.float32)
-    circuit = circuit_of(tokens, layers, auxiliary)
-    scores = padded_scores(scale * query.to(dtype) @ key.to(dtype).mT, circuit.pop("tokens"))
-    if theta is None:
-        theta = parameters_of(tokens, layers, auxiliary, seed).to(scores.device)
-    map = doubly_stochastic_fast(scores, theta, **circuit)[..., :tokens, :tokens]
-    return (map @ value.to(dtype)).to(query.dtype)
 
 
 def padded_scores(scores: Tensor, tokens: int) -> Tensor:
