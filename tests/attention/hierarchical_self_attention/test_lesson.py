@@ -180,3 +180,5 @@ def test_the_claims_of_a_gpu():
 def test_what_was_recorded_can_be_drawn():
     rows = measure.recorded("hierarchical_self_attention").query("status == 'ok' and direction == 'forward'")
     assert {"hierarchical_attention", "flash_attention_2"} <= set(rows["method"])
+    crossing = lesson.crossings(measure.recorded("hierarchical_self_attention"))["median_ms"]
+    assert "from about 640 tokens on" in paper.PAPER.take_when and crossing == pytest.approx(640, rel=0.2)
