@@ -163,6 +163,7 @@ def test_a_dtype_that_a_method_does_not_take_is_refused():
     assert method(x.long())[0].dtype == torch.int64
     with pytest.raises(ValueError, match="scaled_sum cannot take these inputs. Toy takes float32, not bfloat16."):
         method(x, y.bfloat16())
+    assert method.why_not("reference", x, y.bfloat16()) == ["Toy takes float32, not bfloat16."]
 
 
 # --- a value ---------------------------------------------------------------------------------------------------------

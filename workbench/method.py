@@ -268,6 +268,8 @@ class Method(ByName):
 
     def why_not(self, implementation: str, *inputs: Any, **options: Any) -> list[str]:
         """Why ``implementation`` cannot run on this call, in sentences; an empty list means that it runs."""
+        if self.traits is not STRICT and (excluded := self.excluded((*inputs, *options.values()))):
+            return excluded
         if implementation == "fast":
             import torch
 

@@ -64,8 +64,7 @@ def why_not(method: Method, implementation: str, example: Example, direction: Di
     """Why this row cannot be measured, in sentences: the method's traits, or the implementation's own reasons."""
     if direction == "backward" and not method.traits.gradients:
         return [f"{method.title} has no backward pass."]
-    inputs = example.inputs.values()
-    return method.excluded(inputs) or method.why_not(implementation, *inputs, **example.options)
+    return method.why_not(implementation, *example.inputs.values(), **example.options)
 
 
 def estimate_bytes(method: Method, implementation: str, example: Example, direction: Direction = "forward") -> int:
