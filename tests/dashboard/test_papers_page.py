@@ -53,7 +53,7 @@ def test_every_paper_opens_and_says_what_the_catalog_says(page, slug):
     assert page.told in ([], [""]) and page.arithmetic is not None
     paper = catalog.paper(slug)
     words = page.look.head.object + page.look.claims.object + page.look.methods.object
-    assert paper.notebook in words and paper.arxiv in words and f"workbench/{paper.chapter}/{slug}.py" in words
+    assert paper.notebook in words and paper.arxiv in words and f"workbench/{paper.chapter}/{slug}/" in words
     for method in paper.methods:
         assert f"<code>{method.name}</code>" in words
         assert all(f"<code>{knob}</code>" in words for knob in method.knobs)

@@ -34,8 +34,8 @@ def show_one(slug: str) -> int:
     paper = catalog.paper(slug)
     device = measure.pick_device()
     print(f"{paper.title} ({paper.authors}, {paper.year})\n{paper.url}\n\n{_wrapped(paper.idea)}\n")
-    print(_wrapped(f"Take it when: {paper.take_when}", "  "))
-    print(_wrapped(f"Leave it when: {paper.leave_when}", "  ") + "\n")
+    print(_wrapped(f"When to take it: {paper.take_when}", "  "))
+    print(_wrapped(f"When not: {paper.leave_when}", "  ") + "\n")
     if (recorded := measure.recorded(slug)) is not None:
         print(f"from which size on it pays, recorded on {measure.machine_line(recorded.attrs['provenance'])}")
         print("\n".join(_wrapped(str(each), "  ") for each in measure.crossovers(recorded)) + "\n")

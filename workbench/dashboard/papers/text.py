@@ -47,13 +47,13 @@ def gallery(papers: Iterable[Paper]) -> str:
 
 def head(paper: Paper) -> str:
     """A paper's title, idea, and where to read and run it."""
-    source = f"workbench/{paper.chapter}/{paper.slug}.py"
+    source = f"workbench/{paper.chapter}/{paper.slug}/"
     return (
         f'<p class="small"><a href="?page=papers">All papers</a> / {escape(paper.chapter)}</p>'
         f"<h1>{escape(paper.title)}</h1><p class='small'>{escape(paper.authors)}, {paper.year} · "
         f'<a href="{escape(paper.url)}" target="_blank" rel="noopener noreferrer">arXiv {escape(paper.arxiv)}</a></p>'
         f"<p>{escape(paper.idea)}</p>"
-        f"<p><b>Take it when:</b> {escape(paper.take_when)}<br><b>Leave it when:</b> {escape(paper.leave_when)}</p>"
+        f"<p><b>When to take it:</b> {escape(paper.take_when)}<br><b>When not:</b> {escape(paper.leave_when)}</p>"
         f"<p class='small'>Lesson: <code>{escape(paper.notebook)}</code> (open it with <code>make lab</code>) · "
         f"source: <code>{source}</code> · from Python: "
         f"<code>from workbench.{paper.chapter} import {paper.slug}</code></p>"
@@ -161,10 +161,10 @@ def sampling_runs(table: pd.DataFrame) -> str:
 
 
 def method_details(paper: Paper) -> str:
-    """The methods: implementations, knobs, the reference's source; and the whole module."""
+    """The methods: implementations, knobs, the reference's source; and what the paper's folder begins with."""
     module = sys.modules[f"workbench.{paper.chapter}.{paper.slug}"]
     return "".join(map(_method, paper.methods)) + (
-        f"<details><summary>The whole module, workbench/{paper.chapter}/{paper.slug}.py</summary>"
+        f"<details><summary>How it begins, workbench/{paper.chapter}/{paper.slug}/__init__.py</summary>"
         f"<pre>{escape(_source(module))}</pre></details>"
     )
 

@@ -52,8 +52,13 @@ def run(
     labels = torch.arange(samples, device=device) % 10
     names = {-1: FEWER, 0: "reuse"}
     for row in by_interval(model, noise, labels, steps=steps, intervals=range(2, longest + 1)):
-        order = row.pop("order")
-        yield {"sampler": names.get(order, f"order {order}"), **row}
+        sampler = names.get(row["order"], f"order {row['order']}")
+        yield {
+            "sampler": sampler,
+            "interval": row["interval"],
+            "calls": row["calls"],
+            "nearness": row["decibels"],
+        }
 
 
 def length(samples: int, steps: int, longest: int) -> int:
@@ -66,8 +71,8 @@ INTERVALS = Study(
     title="Steps that are skipped",
     question="How near do forecasts come to the digits that no cache would have drawn, the fewer steps are computed?",
     run=run,
-    columns={"sampler": "", "interval": "", "calls": "", "decibels": "dB"},
-    axes=Axes(x="calls", y="decibels", by=("sampler",)),
+    columns={"sampler": "", "interval": "", "calls": "", "nearness": "dB"},
+    axes=Axes(x="calls", y="nearness", by=("sampler",)),
     sizes={"ci": {"samples": 10, "steps": 20, "longest": 3}, "gpu": {"samples": 2000}},
     length=length,
 )
