@@ -65,6 +65,17 @@ def test_where_fast_cannot_run_the_call_is_the_references():
     assert row["status"] == "ok" and row["call_us"] > 0
 
 
+def test_a_method_gets_no_more_than_it_can_take():
+    sizes = []
+
+    def example(size, **settings):
+        sizes.append(size)
+        return METHOD.example(size, **settings)
+
+    *_, row = measure.host_times("cpu", methods=[replace(METHOD, example=example, largest=8)], budget_s=1e-3)
+    assert row["status"] == "ok" and sizes == [8]
+
+
 def test_it_is_printed_recorded_and_found_again(toy, capsys, tmp_path):
     assert measure.recorded_host() == []
     assert main(["bench", "toy", "--host"]) == 0 and not list(tmp_path.iterdir())

@@ -43,7 +43,7 @@ def host_times(
     for method in catalog.methods().values() if methods is None else methods:
         known = method.traits.dtypes
         example = method.example(
-            SIZE, device=device, dtype=dtype if dtype in known else known[0],
+            min(SIZE, method.largest or SIZE), device=device, dtype=dtype if dtype in known else known[0],
             **({"batch": 1} if "batch" in method.shape_knobs else {}),
         )  # fmt: skip
         row = {"name": method.name, "device": device, "dtype": str(_dtype(example))[6:], "status": "ok", "reason": ""}
