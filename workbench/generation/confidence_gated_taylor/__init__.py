@@ -80,11 +80,14 @@ PAPER = Paper(
         View(page="generate", title="A bend in the path: another digit half way", settings={"switch": "on", **GATE}),
     ),
     take_when=(
-        "How many steps may be skipped depends on the image, or only the last block's features fit in memory: the"
-        " gate computes a step where its forecast fails, and keeps one trajectory."
+        "How many steps may be skipped depends on the image, or only the last block's features fit in memory: the gate "
+        "computes a step where its forecast fails, and keeps one trajectory. Digits whose label changes on the way are "
+        "12 dB nearer to those without a cache than on a fixed plan with as many full steps."
     ),
     leave_when=(
-        "A fixed plan is known to be good enough: asking the gate costs the network's first block at every step. "
-        "Few steps, where neighbouring ones differ too much for any forecast."
+        "A fixed plan is known to be good enough: undisturbed digits are 1 dB further away with the gate, and asking "
+        "it costs the network's first block at every step. With 18 of 50 steps full DiT-XL/2 is 2.2 times as fast with "
+        "the gate, 2.7 times on a fixed plan (H200, two samples, bfloat16). Few steps, where neighbouring ones differ "
+        "too much for any forecast."
     ),
 )

@@ -115,9 +115,10 @@ PAPER = Paper(
         View(page="generate", title="Too lazy: one step in twelve", settings={"b.caching.interval": "12"}),
     ),
     take_when=(
-        "A diffusion transformer draws in many steps and waiting matters more than the last digit: with every "
-        "third to fifth step computed and the rest forecast to first order, images stay near to those without a "
-        "cache."
+        "A diffusion transformer draws in many steps and waiting matters more than the last digit. With first order "
+        "and every third of 50 steps computed DiT-XL/2 is 2.6 times as fast, with every fifth 4.2 times (H200, two "
+        "samples, bfloat16); digits with every fifth computed are 13 dB nearer to those without a cache than those of "
+        "a sampler that takes as few steps."
     ),
     leave_when=(
         "Few steps, where neighbouring ones differ too much to forecast; memory that cannot hold the features of "
