@@ -1,12 +1,13 @@
 """The Triton kernels of FlashAttention-2: in the interpreter at small sizes, on a GPU at real ones."""
 
+import functools
+
 import pytest
 import torch
 
 from comparison import assert_close
 from workbench.attention.flash_attention_2 import forward
 from workbench.attention.standard import direct
-from workbench_kernels.attention import split_keys
 from workbench_kernels.attention.flash_attention import flash_attention, why_not
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -30,10 +31,8 @@ CASES = {
 }
 
 
-@pytest.fixture(autouse=True)
-def whole_keys(monkeypatch):
-    """What is so small would take the way of ``split_keys``, which has tests of its own."""
-    monkeypatch.setattr(split_keys, "pays_off", lambda query, key, programs: False)
+# What is so small would take the way of ``split_keys``, which has tests of its own.
+flash_attention = functools.partial(flash_attention, split=False)
 
 
 def tensors(queries, keys, heads=2, kv_heads=None, head_dim=32, batch=1, dtype=torch.float32, **visible):
@@ -131,7 +130,7 @@ def test_operator_contract():
     qkv = [tensor.requires_grad_() for tensor in (query, key, value)]
     torch.library.opcheck(
         torch.ops.workbench.flash_attention,
-        (*qkv, 0.25, -1, 0, True),
+        (*qkv, 0.25, -1, 0, True, None),
         test_utils=("test_schema", "test_autograd_registration", "test_faketensor"),
     )
 

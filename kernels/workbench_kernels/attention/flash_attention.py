@@ -56,12 +56,16 @@ def flash_attention(
     window_left: int | None = None,
     window_right: int | None = None,
     deterministic: bool = True,
+    split: bool | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Attention output (batch, heads, queries, head_dim) and logsumexp (batch, heads, queries; float32, natural log).
 
     query (batch, heads, queries, head_dim), key and value (batch, kv_heads, keys, head_dim) with kv_heads dividing
     heads; any strides, any lengths, head_dim <= 256, float16, bfloat16 or float32, ``scale`` > 0. The last query is
     aligned with the last key. A query that sees no key gives 0 and -inf.
+
+    ``split`` says whether a block of rows is the work of one program (False) or the keys are split over several (True);
+    None: split where there are too few blocks to fill the GPU.
 
     The backward pass is deterministic unless told otherwise; the atomic form (the paper's) does two matrix products
     fewer, and measured slower all the same, since its dQ goes through memory once per key block. The logsumexp carries
@@ -71,21 +75,28 @@ def flash_attention(
         raise ValueError(" ".join(reasons))
     left = -1 if window_left is None else window_left
     right = 0 if is_causal else -1 if window_right is None else window_right
-    return _flash_attention(query, key, value, scale, left, right, deterministic)
+    return _flash_attention(query, key, value, scale, left, right, deterministic, split)
 
 
 # --- both directions; -1 stands for an unlimited side of the window --------------------------------------------------
 
 
 def _forward(
-    query: Tensor, key: Tensor, value: Tensor, scale: float, left: int, right: int, deterministic: bool
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    scale: float,
+    left: int,
+    right: int,
+    deterministic: bool,
+    split: bool | None,
 ) -> tuple[Tensor, Tensor]:
     batch, heads, queries, width = query.shape
     kv_heads, keys = key.shape[1:3]
     padded = tile_side(width)
     rows, columns, settings = _tiles("forward", padded, query.dtype)
     programs = -(-queries // rows) * batch * heads
-    if split_keys.pays_off(query, key, programs):
+    if split or (split is None and split_keys.pays_off(query, key, programs)):
         return split_keys.attend(query, key, value, scale, left, right)
     query, key, value = for_descriptor(query), for_descriptor(key), for_descriptor(value)
     output = torch.empty_like(query, memory_format=torch.contiguous_format)
@@ -117,9 +128,7 @@ def _forward(
     return _cut(output, width), logsumexp
 
 
-def _fake(
-    query: Tensor, key: Tensor, value: Tensor, scale: float, left: int, right: int, deterministic: bool
-) -> tuple[Tensor, Tensor]:
+def _fake(query: Tensor, *_: object) -> tuple[Tensor, Tensor]:
     return query.new_empty(query.shape), query.new_empty(query.shape[:-1], dtype=torch.float32)
 
 

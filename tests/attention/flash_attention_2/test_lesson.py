@@ -1,11 +1,12 @@
 """The lesson on FlashAttention-2: what the text says is so."""
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 
 from workbench import measure
+from workbench.attention import flash_attention_2 as paper
+from workbench.attention.flash_attention_2 import reference
 from workbench.paper import Example
 from workbench_widgets.lessons import flash_attention_2 as lesson
 from workbench_widgets.lessons.flash_attention_2 import questions
@@ -53,9 +54,24 @@ def test_traffic_is_that_of_the_score_matrix():
 
 def test_gradients_and_growth():
     assert lesson.gradient_error() < 1e-13
-    rows = [{"implementation": "fast", "status": "ok", "size": size, "peak_bytes": 100 * size} for size in (64, 128)]
-    assert lesson.growth(pd.DataFrame(rows)) == pytest.approx(1)
+    assert 0.5 < lesson.growth("cpu", tokens=512) < 1
     assert np.isclose(lesson.occupied(1, 16384), 1 / 132) and lesson.occupied(1, 16384, by_rows=True) > 0.9
+
+
+def test_growth_is_that_of_what_is_kept(monkeypatch):
+    monkeypatch.setattr(lesson.paper, "flash_attention_2", paper.softmax_attention)
+    assert 1.9 < lesson.growth("cpu", tokens=512) < 2.1, "the direct formula keeps the scores"
+
+
+def test_divisions_are_counted_as_they_are_made(monkeypatch):
+    assert lesson.normalisations_saved(tokens=64, head_dim=8, block=16) == 4
+    finish = reference.finish
+
+    def twice(maximum, normaliser, accumulator):
+        return finish(maximum, normaliser, accumulator / 1)
+
+    monkeypatch.setattr(reference, "finish", twice)
+    assert lesson.normalisations_saved(tokens=64, head_dim=8, block=16) < 4
 
 
 def test_what_the_text_says_about_the_recorded_measurements():

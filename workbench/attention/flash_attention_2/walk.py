@@ -78,7 +78,7 @@ def trace(
         query_i = query[rows] * scale
         height, width = query_i.shape
         maximum, normaliser = query_i.new_full((height,), -torch.inf), query_i.new_zeros(height)
-        accumulator = torch.zeros_like(query_i)
+        accumulator, logsumexp_i = torch.zeros_like(query_i), maximum
         for j, columns in enumerate(slices(len(key), block_columns)):
             kind = ("skipped", "masked", "full")[kinds[i, j]]
             if kind == "skipped":
@@ -99,15 +99,13 @@ def trace(
             )
             counted.rescale_multiplications += height * width
             if update == "v1":
-                accumulator, _ = finish(maximum, normaliser, accumulator)
+                accumulator, logsumexp_i = finish(maximum, normaliser, accumulator)
                 counted.divisions += height * width
             steps.append(Step(i, j, kind, rows, columns, maximum, normaliser, rescale, accumulator))
-        output_i, logsumexp_i = finish(maximum, normaliser, accumulator)
-        if update == "v1":
-            output_i = accumulator
-        else:
+        if update == "v2":
+            accumulator, logsumexp_i = finish(maximum, normaliser, accumulator)
             counted.divisions += height * width
-        outputs.append(output_i)
+        outputs.append(accumulator)
         logsumexps.append(logsumexp_i)
     return Trace(torch.cat(outputs), torch.cat(logsumexps), steps, counted)
 

@@ -6,11 +6,13 @@ from collections.abc import Mapping
 import torch
 from bokeh.model import Model
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from workbench import measure, plots
 from workbench.attention import flash_attention_2 as paper
 from workbench.attention.standard import direct
 from workbench.paper import Example
+from workbench_kernels.attention.flash_attention import flash_attention
 from workbench_widgets.page import table_html
 from workbench_widgets.stepper import FONT
 
@@ -239,26 +241,58 @@ def on_a_gpu(device: str) -> dict[str, float]:
     }
 
 
-def sequence_speedup(device: str, tokens: int = 16384, rows: int = 128) -> float:
-    """One head: time of all row blocks one after the other over time of all at once.
+def sequence_speedup(device: str, tokens: int = 16384, rows: int = 64) -> float:
+    """One head: time of all row blocks one after the other over time of all at once, both as CUDA graphs.
 
-    A call for each row block: what launching them from Python costs is in it, so it may exceed the number of blocks.
+    The blocks are those of the kernel, 64 rows where heads are 64 wide, and each is the work of one program.
     """
     query, key, value = paper.flash_attention_2.example(
         tokens, device=device, dtype="bfloat16", heads=1
     ).inputs.values()
-    attend = paper.flash_attention_2
+
+    def attend(part: Tensor) -> Tensor:
+        return flash_attention(part, key, value, scale=part.shape[-1] ** -0.5, split=False)[0]
 
     def one_after_the_other() -> None:
         for part in query.split(rows, dim=2):
-            attend(part, key, value)
+            attend(part)
 
-    serial = measure.time_call(one_after_the_other, device)
-    return serial.median_ms / measure.time_call(lambda: attend(query, key, value), device).median_ms
+    serial = measure.time_call(one_after_the_other, device, replayed=True)
+    return serial.median_ms / measure.time_call(lambda: attend(query), device, replayed=True).median_ms
 
 
-def growth(frame, implementation: str = "fast") -> float:
-    """The exponent with which peak memory grows: log2 of the ratio when the tokens double, at the largest size."""
-    rows = frame[(frame["implementation"] == implementation) & (frame["status"] == "ok")].sort_values("size")
-    (size, peak), (larger, more) = rows[["size", "peak_bytes"]].to_numpy()[-2:]
-    return math.log(more / peak) / math.log(larger / size)
+def growth(device: str, tokens: int = 2048) -> float:
+    """The exponent with which the bytes beside inputs and output grow when the tokens double, one head in float32: of
+    the kernel on a GPU, of Algorithm 1 as it stands on a CPU, where ``fast`` is PyTorch's."""
+    method, implementation = paper.flash_attention_2, "fast" if device == "cuda" else "reference"
+
+    def beside(tokens: int) -> int:
+        inputs = method.example(tokens, device=device, heads=1).inputs
+        peak = measure.peak_bytes(lambda: method(*inputs.values(), implementation=implementation), device)
+        return peak - inputs["query"].nbytes  # of which the output has as many
+
+    beside(tokens)  # compiles
+    return math.log2(beside(2 * tokens) / beside(tokens))
+
+
+def normalisations_saved(tokens: int = 1024, head_dim: int = 64, block: int = 64) -> float:
+    """How many numbers PyTorch divides while it runs the update of version 1, over those of Algorithm 1."""
+    inputs = related_tokens(tokens, head_dim).values()
+    blocks = {"block_rows": block, "block_columns": block}
+    with _Divisions() as first:
+        paper.trace(*(tensor[0, 0] for tensor in inputs), **blocks, update="v1")
+    with _Divisions() as second:
+        paper.forward(*inputs, **blocks)
+    return first.count / second.count
+
+
+class _Divisions(TorchDispatchMode):
+    """Counts the numbers that are divided while it is on."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        if function.overloadpacket is torch.ops.aten.div:
+            self.count += result.numel()
+        return result
