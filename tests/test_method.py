@@ -17,6 +17,7 @@ from workbench.attention.hierarchical_self_attention import hierarchical_attenti
 from workbench.catalog import methods, papers
 from workbench.controls import Range
 from workbench.feedforward.polycom import PAPER, FeedForward, poly_norm
+from workbench.models.vit import ViT, ViTConfig
 from workbench.paper import Activation, Attention, Caching, Cost, Count, Mixer, Optimiser, Traits
 
 x, y = torch.randn(2, 3), torch.randn(2, 3)
@@ -192,6 +193,16 @@ def test_a_block_with_a_method_in_it_can_be_saved(name):
     loaded, rows = torch.load(file, weights_only=False), torch.randn(2, 8)
     torch.testing.assert_close(loaded(rows), block(rows))
     torch.testing.assert_close(copy.deepcopy(block)(rows), block(rows))
+
+
+@pytest.mark.parametrize("mixer", ["softmax_attention", "sinkhorn_attention", "activator", "mlp_mixer"])
+def test_models_with_methods_in_them_can_be_saved(mixer):
+    model, images = ViT(ViTConfig(mixer=mixer, depth=1)).eval(), torch.randn(2, 1, 8, 8)
+    file = io.BytesIO()
+    torch.save(model, file)
+    file.seek(0)
+    assert torch.equal(torch.load(file, weights_only=False)(images), model(images))
+    assert torch.equal(copy.deepcopy(model)(images), model(images))
 
 
 def test_it_prints_as_one_short_line():
