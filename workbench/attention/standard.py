@@ -155,8 +155,10 @@ def why_not_flex(query: Tensor, key: Tensor, value: Tensor, **options: object) -
 def fused_cpu(query: Tensor, key: Tensor, value: Tensor, *, scale: float, **visible: bool | int | None) -> Tensor:
     """PyTorch's own CPU kernel is FlashAttention-2 already. It knows no window and aligns causal masks top-left, so
     those cases go row block by row block, each with the keys that it can see at all."""
-    if key.shape[-2] < FEWEST_KEYS:
-        return direct(query, key, value, scale=scale, **visible)
+    if key.shape[-2] < FEWEST_KEYS:  # float16 ends before products of large numbers do, the gradients' ones too
+        wide = torch.float32 if query.dtype == torch.float16 else query.dtype
+        query_, key_, value_ = query.to(wide), key.to(wide), value.to(wide)
+        return direct(query_, key_, value_, scale=scale, **visible).to(query.dtype)
     attend = torch.nn.functional.scaled_dot_product_attention
     grouped = {"scale": scale, "enable_gqa": query.shape[1] != key.shape[1]}
     queries, keys = query.shape[-2], key.shape[-2]

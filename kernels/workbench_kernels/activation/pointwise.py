@@ -42,7 +42,7 @@ def forward_torch(x: Tensor) -> Tensor:
 
 
 def backward_torch(grad: Tensor, x: Tensor) -> Tensor:
-    return torch.empty(x.shape, dtype=x.dtype).copy_(x).clamp_(min=0).mul_(2).mul_(grad)
+    return torch.empty(x.shape, dtype=x.dtype).copy_(x).clamp_(min=0).mul_(grad).mul_(2)  # 2 x may be too large
 
 
 _relu_squared = Operation(

@@ -117,10 +117,13 @@ def norm_softmax_attention(
     dtype = torch.promote_types(query.dtype, torch.float32)
     (mean_q, a), (mean_k, b) = _moments(query.to(dtype)), _moments(key.to(dtype))
     variance = mean_k @ a @ mean_k.mT + mean_q @ b @ mean_q.mT + (a * b).sum((-2, -1), keepdim=True)
-    query = query / temperature(variance, 1 / scale, spread, rounding(query, key)).to(query.dtype)
+    # float16 has too few small numbers for the gradient of a query that is divided by a small spread.
+    own, wide = query.dtype, torch.float32 if query.dtype == torch.float16 else query.dtype
+    query = (query.to(dtype) / temperature(variance, 1 / scale, spread, rounding(query, key))).to(wide)
+    key, value = key.to(wide), value.to(wide)
     if query.is_cpu:
-        return fused_cpu(query, key, value, scale=1.0, is_causal=False, window_left=None, window_right=None)
-    return torch.nn.functional.scaled_dot_product_attention(query, key, value, scale=1.0)
+        return fused_cpu(query, key, value, scale=1.0, is_causal=False, window_left=None, window_right=None).to(own)
+    return torch.nn.functional.scaled_dot_product_attention(query, key, value, scale=1.0).to(own)
 
 
 def _moments(x: Tensor) -> tuple[Tensor, Tensor]:

@@ -12,6 +12,7 @@ from workbench.feedforward.activator.inputs import (
     Tokens,
     check_block,
     check_gate,
+    weights_like_x,
 )
 from workbench.feedforward.activator.vit import norm_fast
 from workbench.paper import kernel_or_cpu
@@ -31,6 +32,7 @@ def normalised_gate(
     return gated_norm(x, weight, bias, activation, eps)
 
 
+@weights_like_x
 def activator_block(
     x: Tokens,
     norm_weight: Float[Tensor, " width"],

@@ -1,5 +1,7 @@
 """Shapes, knobs, checks, examples and costs of the gate and of whole blocks, and the arithmetic of all blocks."""
 
+import functools
+from collections.abc import Callable
 from typing import Annotated, Literal
 
 import torch
@@ -75,6 +77,20 @@ def check_block(x: Tensor, up_weight: Tensor, *others: Tensor, heads: int = 1) -
             raise ValueError(f"For x {tuple(x.shape)} a matrix (out, {width}) is needed, not {tuple(weight.shape)}.")
     if width % heads:
         raise ValueError(f"heads = {heads} must divide the width, {width}.")
+
+
+def weights_like_x(block: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """A block whose weights may have another floating dtype than x: they are taken in x's, which the result has too."""
+
+    def like(value: object, x: Tensor) -> object:
+        return value.to(x.dtype) if isinstance(value, Tensor) and value.is_floating_point() else value
+
+    @functools.wraps(block)
+    def run(x: Tensor, *weights: Tensor, **options: object) -> Tensor:
+        named = {name: like(value, x) for name, value in options.items()}
+        return block(x, *(like(weight, x) for weight in weights), **named)
+
+    return run
 
 
 def drawn(shapes: dict[str, tuple[int, ...]], device: str, dtype: str, seed: int) -> dict[str, Tensor]:

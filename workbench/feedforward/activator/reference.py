@@ -13,6 +13,7 @@ from workbench.feedforward.activator.inputs import (
     Tokens,
     check_block,
     check_gate,
+    weights_like_x,
 )
 
 
@@ -26,9 +27,10 @@ def activate(x: Tensor, activation: str) -> Tensor:
 
 
 def layer_norm(x: Rows, weight: OfHidden, bias: OfHidden, eps: float) -> Rows:
-    """Each row less its mean, divided by its (biased) standard deviation; then weight and bias."""
+    """Each row less its mean, divided by its (biased) standard deviation; then weight and bias. Of x's dtype."""
     centred = x - x.mean(-1, keepdim=True)
-    return centred * torch.rsqrt(centred.square().mean(-1, keepdim=True) + eps) * weight + bias
+    normal = centred * torch.rsqrt(centred.square().mean(-1, keepdim=True) + eps)
+    return (normal * weight + bias).to(x.dtype)
 
 
 def branches(x: GatedRows, weight: OfHidden, bias: OfHidden, activation: str, eps: float) -> tuple[Rows, Rows]:
@@ -50,6 +52,7 @@ def normalised_gate(
     return u * v
 
 
+@weights_like_x
 def activator_block(
     x: Tokens,
     norm_weight: Float[Tensor, " width"],

@@ -15,10 +15,12 @@ from workbench.feedforward.activator.inputs import (
     cost_of_block,
     drawn,
     macs,
+    weights_like_x,
 )
 from workbench.paper import Cost, Example
 
 
+@weights_like_x
 def attention_block_reference(
     x: Tokens,
     norm_weight: Vector,
@@ -47,6 +49,7 @@ def attention_block_reference(
     return _feed_forward(x, normed, up_weight, up_bias, down_weight, down_bias)
 
 
+@weights_like_x
 def attention_block_fast(
     x: Tokens,
     norm_weight: Vector,
