@@ -38,27 +38,9 @@ def seeded():
 
 
 @pytest.fixture
-def poisoned_memory(monkeypatch):
-    """Uninitialised memory is NaN: a kernel that forgets to write a tile fails at once, not one day in a thousand.
+def poisoned_memory():
+    """Uninitialised memory is NaN while the test runs."""
+    from workbench.conformance import poisoned_memory
 
-    PyTorch has ``torch.utils.deterministic.fill_uninitialized_memory`` for this, but it acts only together with
-    deterministic algorithms, and those would choose other code paths than the ones that users run.
-    """
-    for owner, name in [
-        (torch, "empty"),
-        (torch, "empty_like"),
-        (torch, "empty_strided"),
-        (torch.Tensor, "new_empty"),
-        (torch.Tensor, "new_empty_strided"),
-    ]:
-        monkeypatch.setattr(owner, name, _filled_with_nan(getattr(owner, name)))
-
-
-def _filled_with_nan(allocate):
-    def poisoned(*arguments, **options):
-        tensor = allocate(*arguments, **options)
-        if tensor.is_floating_point() and not tensor.is_meta:
-            tensor.detach().fill_(torch.nan)
-        return tensor
-
-    return poisoned
+    with poisoned_memory():
+        yield

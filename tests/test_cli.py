@@ -49,7 +49,7 @@ def test_help_imports_nothing_heavy():
         " {'torch', 'pandas', 'panel', 'bokeh', 'papermill', 'numpy'} & set(sys.modules)\nassert not heavy, heavy"
     )
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    for command in ("list", "show", "bench", "study", "serve", "lab", "run"):
+    for command in ("list", "show", "bench", "study", "check", "serve", "lab", "run"):
         assert command in printed
 
 

@@ -1,4 +1,4 @@
-"""The command line: ``workbench list | show | bench | study | serve | lab | run``.
+"""The command line: ``workbench list | show | bench | check | study | serve | lab | run``.
 
 An error is one sentence on stderr and exit code 2. Nothing heavy is imported before a command needs it.
 """
@@ -65,6 +65,12 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     study.add_argument("--recorded", action="store_true", help="show what was recorded instead of running it")
     if named := _study_named(arguments):
         _add_study_flags(study, *named)
+
+    checking = command("check", _check, "The conformance suite on a method, of the catalog's or of one's own.")
+    checking.add_argument("name", nargs="?", help="module:name of a method or paper, or a name that list prints")
+    checking.add_argument("--only", default="", help="checks with this in their names")
+    checking.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    checking.add_argument("--explain", action="store_true", help="what the checks ask: the contract of a method")
 
     serving = command("serve", _serve, "The dashboard, on this machine.")
     serving.add_argument("--port", type=int, default=5006, help="5006 when not given")
@@ -210,6 +216,16 @@ def _study(slug: str, name: str | None, recorded: bool, **options) -> int:
         return study.show_recorded(slug, name)
     knobs = {key.partition(".")[2]: value for key, value in options.items() if "." in key}
     return study.run_here(slug, name, knobs=knobs, **{key: value for key, value in options.items() if "." not in key})
+
+
+def _check(name: str | None, only: str, device: str, explain: bool) -> int:
+    from workbench.cli import check
+
+    if explain:
+        return check.explain(only)
+    if name is None:
+        raise ValueError("Name the method to check: workbench check module:name.")
+    return check.check_methods(name, only, device)
 
 
 def _serve(**options) -> int:
