@@ -26,9 +26,7 @@ EACH_NOTEBOOK = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path
 
 def python(code: str) -> str:
     """What a fresh interpreter prints."""
-    result = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, env=None, capture_output=True, text=True
-    )
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=None, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     return result.stdout.strip()
 
