@@ -20,6 +20,7 @@ last_block_forecast = method(
     "Last-block forecast",
     "The last block's output is computed every N-th step and forecast in between: one trajectory to keep.",
     slot=Caching(LastBlockCache),
+    traits=Traits(reads_all=False),
     reference=reference.last_block_forecast,
     fast=fast.last_block_forecast,
     example=taylorseer.example,

@@ -70,10 +70,20 @@ def stack_example(
     return Example({"feature": feature, "derivatives": stack, "rates": rates})
 
 
-def trajectory_cost(features: Tensor, *, order: int = 0, **options: object) -> Cost:
-    """A multiplication and an addition for each difference of each number, at most."""
+def trajectory_cost(
+    features: Tensor, *, interval: int = 4, order: int = 2, first_full: int = 2, **options: object
+) -> Cost:
+    """A multiplication and an addition for each difference of each number, at most. Only what is computed is read."""
     flops = 2 * (order + 1) * features.numel()
-    return Cost(flops, 2 * features.nbytes, flops, 2 * features.nbytes)
+    steps = features.shape[1]
+    read = features.nbytes * full_count(steps, interval, first_full) // steps
+    return Cost(flops, read + features.nbytes, flops, 2 * features.nbytes)
+
+
+def reuse_cost(features: Tensor, *, interval: int = 4, first_full: int = 1) -> Cost:
+    """A copy, one operation for each number. Only what is computed is read."""
+    read = features.nbytes * full_count(features.shape[1], interval, first_full) // features.shape[1]
+    return Cost(features.numel(), read + features.nbytes, features.numel(), 2 * features.nbytes)
 
 
 def modules_cost(hidden: Tensor, derivatives: Tensor, gates: Tensor, weights: Tensor) -> Cost:

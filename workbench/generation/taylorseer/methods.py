@@ -7,6 +7,7 @@ from workbench.generation.taylorseer.inputs import (
     modules_cost,
     modules_example,
     modules_workspace,
+    reuse_cost,
     reuse_workspace,
     stack_cost,
     stack_example,
@@ -17,19 +18,20 @@ from workbench.generation.taylorseer.inputs import (
 )
 from workbench.generation.taylorseer.strategies import ModuleCache, ReuseCache
 from workbench.generation.trajectories import method
-from workbench.paper import Caching, Method
+from workbench.paper import Caching, Method, Traits
 
 
-def _caching(name: str, title: str, idea: str, workspace: Callable[..., int], strategy: type) -> Method:
+def _caching(name: str, title: str, idea: str, strategy: type, cost: Callable, workspace: Callable) -> Method:
     return method(
         name,
         title,
         idea,
         slot=Caching(strategy),
+        traits=Traits(reads_all=False),
         reference=getattr(reference, name),
         fast=getattr(fast, name),
         example=trajectory_example,
-        cost=trajectory_cost,
+        cost=cost,
         workspace=workspace,
     )
 
@@ -38,16 +40,18 @@ feature_reuse = _caching(
     "feature_reuse",
     "Feature reuse (FORA)",
     "The modules are computed every N-th step; in between their last outputs are used again.",
-    reuse_workspace,
     ReuseCache,
+    reuse_cost,
+    reuse_workspace,
 )
 
 taylorseer = _caching(
     "taylorseer",
     "TaylorSeer",
     "The modules are computed every N-th step; in between their outputs are forecast from finite differences.",
-    trajectory_workspace,
     ModuleCache,
+    trajectory_cost,
+    trajectory_workspace,
 )
 
 forecast_modules = method(
