@@ -27,7 +27,7 @@ except ImportError:  # `heads.why_not` says so
     triton = None
 
 MOST_ROWS = 64  # of a tile: query heads of one key head times queries
-PROGRAMS_PER_PROCESSOR = 3  # that fit side by side
+PROGRAMS_PER_PROCESSOR = 2  # that fit side by side
 WAVES = 4  # of programs, where there is work for them: the last ones then wait for each other briefly
 TILES_EACH = 32  # of keys for a program, at least, where that leaves none idle: enough to start up for
 
@@ -104,7 +104,7 @@ def _tile(width: int, item: int) -> dict[str, int]:
     """The tile of keys, about 16 KiB, and how many are under way."""
     padded = tile_side(width)
     columns = max(16, min(128, 16384 // item // padded))
-    return {"BLOCK_N": columns, "BLOCK_D": padded, "num_warps": 4, "num_stages": 3}
+    return {"BLOCK_N": columns, "BLOCK_D": padded, "num_warps": 4, "num_stages": 4}
 
 
 @functools.lru_cache(1024)
