@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from comparison import assert_close
 from workbench.attention.inputs import check, fold
 from workbench.catalog import methods
+from workbench.conformance import assert_close
 
 METHODS = {name: method for name, method in methods().items() if method.shows_map}
 EVERY = [

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from comparison import assert_close
 from layouts import LAYOUTS
+from workbench.conformance import assert_close
 from workbench_kernels import tiles
 from workbench_kernels.activation import gated, pointwise, poly_norm, poly_relu
 

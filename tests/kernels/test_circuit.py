@@ -5,7 +5,7 @@ import functools
 import pytest
 import torch
 
-from comparison import assert_close
+from workbench.conformance import assert_close
 from workbench_kernels.circuit import simulation as circuit
 from workbench_kernels.circuit import windows as circuit_windows
 

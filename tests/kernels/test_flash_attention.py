@@ -5,9 +5,9 @@ import functools
 import pytest
 import torch
 
-from comparison import assert_close
 from workbench.attention.flash_attention_2 import forward
 from workbench.attention.standard import direct
+from workbench.conformance import assert_close
 from workbench_kernels.attention.flash_attention import flash_attention, why_not
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"

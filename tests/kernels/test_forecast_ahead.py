@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from comparison import assert_close
+from workbench.conformance import assert_close
 from workbench_kernels.forecast import ahead as forecast_ahead
 from workbench_kernels.forecast import differences as forecast
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from comparison import assert_close
+from workbench.conformance import assert_close
 from workbench.models.dit import DIT_XL_2, EPSILON, DiT, DiTConfig
 from workbench_kernels.forecast import step as forecast_step
 

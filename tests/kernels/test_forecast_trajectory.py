@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from comparison import assert_close
+from workbench.conformance import assert_close
 from workbench_kernels.forecast import trajectory
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"

@@ -4,8 +4,8 @@ against autograd."""
 import pytest
 import torch
 
-from comparison import assert_close
 from workbench.attention.hierarchical_self_attention import hierarchical_attention
+from workbench.conformance import assert_close
 from workbench.measure import relative_error
 from workbench_kernels.hierarchical import attention as hierarchical
 from workbench_kernels.hierarchical import levels as hierarchical_levels

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from comparison import assert_close
 from layouts import LAYOUTS
+from workbench.conformance import assert_close
 from workbench_kernels.normalisation import layer_norm
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from comparison import assert_close
+from workbench.conformance import assert_close
 from workbench_kernels.linear_algebra import orthogonal
 from workbench_kernels.linear_algebra.orthogonal import squared_orthogonal
 

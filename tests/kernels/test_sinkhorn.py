@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from comparison import assert_close
 from workbench.attention.quantum_doubly_stochastic import sinkhorn
+from workbench.conformance import assert_close
 from workbench_kernels.sinkhorn import attention as kernels
 from workbench_kernels.sinkhorn.attention import sinkhorn_attention, why_not
 from workbench_kernels.sinkhorn.tiles import split

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from comparison import assert_close
 from workbench.attention.flash_attention_2 import forward
 from workbench.attention.standard import direct
+from workbench.conformance import assert_close
 from workbench_kernels.attention import split_keys
 from workbench_kernels.attention.flash_attention import flash_attention
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from comparison import assert_close
 from workbench import catalog, measure
+from workbench.conformance import assert_close
 from workbench.models import diffusion, diffusion_quality, dit
 from workbench.models.caching import Strategy, strategies
 from workbench.models.diffusion import Sampler, ddim, quality, record, sample, train_dit

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from comparison import assert_close
+from workbench.conformance import assert_close
 from workbench.models.dit import DIGITS, DIT_XL_2, DiT, DiTConfig, pretrained, sin_cos, time_features
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "taylorseer.npz")

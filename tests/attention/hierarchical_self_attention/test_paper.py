@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch.nn.functional import pad
 
-from comparison import assert_close
 from workbench.attention.hierarchical_self_attention import (
     Tree,
     best_block,
@@ -19,6 +18,7 @@ from workbench.attention.hierarchical_self_attention import (
     kl_gap,
 )
 from workbench.attention.hierarchical_self_attention.balanced import family_sizes
+from workbench.conformance import assert_close
 
 GOLDEN = np.load(Path(__file__).parents[2] / "golden" / "hierarchical_self_attention.npz")
 TREES = {

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from comparison import assert_close
 from workbench.attention.hierarchical_self_attention import energy, hierarchical_attention, kl_gap
 from workbench.attention.hierarchical_self_attention.products import batched_products
 from workbench.attention.trees import Tree
+from workbench.conformance import assert_close
 from workbench.dashboard.train import racers
 
 TREE = Tree.from_nested([[0, 1, 2, 3], [[4, 5], 6, [7, 8, 9]], 10, [11, 12, 13, 14, 15, 16]])

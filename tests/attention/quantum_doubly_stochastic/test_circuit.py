@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from comparison import assert_close
 from workbench.attention.quantum_doubly_stochastic import circuit
 from workbench.attention.quantum_doubly_stochastic.circuit import Gate, doubly_stochastic, inject, unitary
+from workbench.conformance import assert_close
 
 ANSATZE = ("simple", "parted")
 SMALL = torch.tensor([[1.0, -0.5], [0.25, 2.0]], dtype=torch.float64)

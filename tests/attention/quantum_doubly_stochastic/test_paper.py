@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 
-from comparison import assert_close
 from workbench.attention import quantum_doubly_stochastic as qds
 from workbench.attention.quantum_doubly_stochastic import (
     birkhoff_projection,
@@ -26,6 +25,7 @@ from workbench.attention.quantum_doubly_stochastic import (
     sinkhorn_attention,
     sinkhorn_to_tolerance,
 )
+from workbench.conformance import assert_close
 from workbench.measure import sweep
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "quantum_doubly_stochastic.npz"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from comparison import assert_close
+from workbench.conformance import assert_close
 from workbench.generation.confidence_gated_taylor import (
     confidence_gated_taylor,
     decide,

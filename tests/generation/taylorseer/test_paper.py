@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from comparison import assert_close
+from workbench.conformance import assert_close
 from workbench.generation.taylorseer import (
     DerivativeCache,
     factors_by_age,
