@@ -65,6 +65,7 @@ BACKWARD = (
     (12288, 1, 8, 3, True, 2),
     (16384, 1, 16, 2, True, 2),
 )
+RELOADED_TAIL = 512  # with a shorter one, ptxas keeps a row that is read a second time in registers all the same
 LONGEST_ROW = 16384  # longer rows are read twice, the second time from the L2 cache
 LONG_BLOCK, LONG_WARPS = 8192, 8
 
@@ -137,6 +138,8 @@ def _backward_shape(width: int, item: int) -> tuple[Callable, int, int, dict[str
         return _backward_long_kernel, 1, 0, {"BLOCK": LONG_BLOCK, "num_warps": LONG_WARPS}
     height, warps, per_processor, reload, stages = shape_for(width, BACKWARD)
     head, tail = head_and_tail(width)
+    if reload and tail:
+        tail = max(tail, RELOADED_TAIL)
     if item > 2:
         stages = 1  # two rows of float32 at a time would not fit into shared memory
     settings = {"HEAD": head, "TAIL": tail, "ROWS": height, "RELOAD": reload, "STAGES": stages, "num_warps": warps}
@@ -442,6 +445,9 @@ if triton is not None:
                 s1, s2, s3, s4, inverse, scales, weight, row, real, width, ORDER
             )
             if RELOAD:
+                # A second read that waits for the sums: otherwise ptxas would do it with the first, and the registers
+                # that this takes leave room for two programs on a multiprocessor instead of three.
+                inverse = tl.where(s0 != s0, s0, inverse)
                 head = _load(x, from_x, columns, mask, True) * inverse[:, None]
                 head_grad = _load(grad, from_grad, columns, mask, True)
                 if TAIL > 0:
