@@ -1,7 +1,12 @@
 """The block as a method, and as what a model may have in the place of its mixer."""
 
 from workbench.feedforward.activator import fast, reference
-from workbench.feedforward.activator.inputs import block_cost, block_example, block_workspace
+from workbench.feedforward.activator.inputs import (
+    block_cost,
+    block_example,
+    block_misfits,
+    block_workspace,
+)
 from workbench.feedforward.activator.layers import ActivatorBlock
 from workbench.feedforward.activator.methods import normalised_gate
 from workbench.feedforward.compiled import compiled_on_cuda
@@ -42,6 +47,7 @@ activator_block = Method(
     why_not_fast=fast.why_not_block,
     baselines={"torch_compile": compiled_on_cuda(reference.activator_block)},
     example=block_example,
+    misfits=block_misfits,
     cost=block_cost,
     tolerance={"float64": 1e-12, "float32": 1e-5},
     workspace=block_workspace,

@@ -74,7 +74,7 @@ def check_block(x: Tensor, up_weight: Tensor, *others: Tensor, heads: int = 1) -
     width = x.shape[-1]
     for weight in (up_weight, *others):
         if weight.ndim != 2 or weight.shape[1] != width:
-            raise ValueError(f"For x {tuple(x.shape)} a matrix (out, {width}) is needed, not {tuple(weight.shape)}.")
+            raise ValueError(f"Weights of a block that takes x {tuple(x.shape)} are (out, {width}), not {tuple(weight.shape)}.")
     if width % heads:
         raise ValueError(f"heads = {heads} must divide the width, {width}.")
 
@@ -114,6 +114,22 @@ def gate_example(
 ) -> Example:
     """Standard-normal rows (rows, 2 hidden): z_1, then z_2. Weights near 1 and biases near 0."""
     return Example(drawn({"x": (rows, 2 * hidden), "weight": (hidden,), "bias": (hidden,)}, device, dtype, seed))
+
+
+def gate_misfits(example: Example) -> dict[str, tuple[Tensor, ...]]:
+    """What the gate cannot take."""
+    x, weight, bias = example.inputs.values()
+    return {
+        "an odd width": (x[:, 1:], weight, bias),
+        "a weight of another width": (x, weight[1:], bias),
+        "a bias of another width": (x, weight, bias[1:]),
+    }
+
+
+def block_misfits(example: Example) -> dict[str, tuple[Tensor, ...]]:
+    """What no block can take: weights are for tokens (batch, tokens, width) of one width."""
+    x, *weights = example.inputs.values()
+    return {"two axes": (x[0], *weights), "another width": (x[..., 1:], *weights)}
 
 
 def block_example(

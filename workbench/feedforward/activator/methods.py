@@ -3,7 +3,14 @@
 from torch import Tensor, nn
 
 from workbench.feedforward.activator import fast, reference
-from workbench.feedforward.activator.inputs import check_gate, gate_cost, gate_example, gate_workspace
+from workbench.feedforward.activator.inputs import (
+    block_misfits,
+    check_gate,
+    gate_cost,
+    gate_example,
+    gate_misfits,
+    gate_workspace,
+)
 from workbench.feedforward.activator.vit import (
     attention_block_cost,
     attention_block_example,
@@ -38,6 +45,7 @@ normalised_gate = Method(
         "torch_compile": compiled(reference.normalised_gate),
     },
     example=gate_example,
+    misfits=gate_misfits,
     cost=gate_cost,
     tolerance={"float64": 1e-12, "float32": 1e-5},
     workspace=gate_workspace,
@@ -52,6 +60,7 @@ attention_block = Method(
     fast=attention_block_fast,
     baselines={"torch_compile": compiled_on_cuda(attention_block_reference)},
     example=attention_block_example,
+    misfits=block_misfits,
     cost=attention_block_cost,
     tolerance={"float64": 1e-12, "float32": 1e-5},
     workspace=attention_block_workspace,

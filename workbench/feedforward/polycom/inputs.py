@@ -61,11 +61,28 @@ def polynomial_example(
     return Example({"x": x, "weight": torch.full((order,), 1 / order, **placed), "bias": torch.zeros(1, **placed)})
 
 
+def polynomial_misfits(example: Example) -> dict[str, tuple[Tensor, ...]]:
+    """What a polynomial cannot take."""
+    x, weight, bias = example.inputs.values()
+    return {
+        "no coefficients": (x, weight[:0], bias),
+        "five coefficients": (x, weight[:1].repeat(5), bias),
+        "two biases": (x, weight, bias.repeat(2)),
+        "no columns": (x[:, :0], weight, bias),
+    }
+
+
 def plain_example(
     rows: int, *, device: str = "cpu", dtype: str = "float32", seed: int = 0, hidden: Hidden = 1024
 ) -> Example:
     """Standard-normal rows (rows, hidden)."""
     return Example({"x": standard_normal((rows, hidden), device=device, dtype=dtype, seed=seed)})
+
+
+def gated_misfits(example: Example) -> dict[str, tuple[Tensor, ...]]:
+    """What has no two halves."""
+    x = example.inputs["x"]
+    return {"an odd width": (x[:, 1:],), "no columns": (x[:, :0],)}
 
 
 def gated_example(

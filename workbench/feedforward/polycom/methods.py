@@ -11,6 +11,7 @@ from workbench.feedforward.polycom.inputs import (
     poly_norm_cost,
     poly_relu_cost,
     polynomial_example,
+    polynomial_misfits,
     why_not_fast,
     workspace,
 )
@@ -64,6 +65,7 @@ poly_relu = activation(
     fast=fast.poly_relu,
     why_not_fast=why_not_fast,
     example=polynomial_example,
+    misfits=polynomial_misfits,
     cost=poly_relu_cost,
     workspace=workspace(reference=4, pieces=4),
     slot=POLYNOMIAL,
@@ -78,6 +80,7 @@ poly_norm = activation(
     fast=fast.poly_norm,
     why_not_fast=why_not_fast,
     example=polynomial_example,
+    misfits=polynomial_misfits,
     cost=poly_norm_cost,
     workspace=workspace(reference=4, pieces=5),
     slot=POLYNOMIAL,

@@ -43,6 +43,16 @@ def blocks_example(blocks: int) -> Callable[..., Example]:
     return example
 
 
+def blocks_misfits(example: Example) -> dict[str, tuple[Tensor, ...]]:
+    """What are not the trajectories of so many blocks."""
+    features = example.inputs["features"]
+    return {
+        "a single sample": (features[0],),
+        "a block too few": (features[:, 1:],),
+        "no steps": (features[:, :, :0],),
+    }
+
+
 def gate_example(
     tokens: int,
     *,
@@ -63,6 +73,16 @@ def gate_example(
             "weights": torch.tensor(factors, device=device, dtype=stack.dtype),
         }
     )
+
+
+def gate_misfits(example: Example) -> dict[str, tuple[Tensor, ...]]:
+    """Tensors that do not fit together."""
+    hidden, derivatives, weights = example.inputs.values()
+    return {
+        "fewer weights than entries": (hidden, derivatives, weights[:, 1:]),
+        "another width": (hidden[..., 1:], derivatives, weights),
+        "one entry, without its axis": (hidden, derivatives[:, 0], weights),
+    }
 
 
 def blocks_cost(features: Tensor, **options: object) -> Cost:

@@ -4,10 +4,12 @@ from workbench.generation.confidence_gated_taylor import fast, reference
 from workbench.generation.confidence_gated_taylor.inputs import (
     blocks_cost,
     blocks_example,
+    blocks_misfits,
     blocks_workspace,
     cache_workspace,
     gate_cost,
     gate_example,
+    gate_misfits,
     gate_workspace,
 )
 from workbench.generation.confidence_gated_taylor.strategies import FirstBlockCache, GatedCache, LastBlockCache
@@ -24,6 +26,7 @@ last_block_forecast = method(
     reference=reference.last_block_forecast,
     fast=fast.last_block_forecast,
     example=taylorseer.example,
+    misfits=taylorseer.misfits,
     cost=taylorseer.cost,
     workspace=taylorseer.workspace,
 )
@@ -37,6 +40,7 @@ first_block_cache = method(
     reference=reference.first_block_cache,
     fast=fast.first_block_cache,
     example=blocks_example(3),
+    misfits=blocks_misfits,
     cost=blocks_cost,
     workspace=cache_workspace,
 )
@@ -50,6 +54,7 @@ confidence_gated_taylor = method(
     reference=reference.confidence_gated_taylor,
     fast=fast.confidence_gated_taylor,
     example=blocks_example(2),
+    misfits=blocks_misfits,
     cost=blocks_cost,
     workspace=blocks_workspace,
 )
@@ -63,6 +68,7 @@ gate_error = method(
     fast=fast.gate_error,
     why_not_fast=refresh_derivatives.why_not_fast,
     example=gate_example,
+    misfits=gate_misfits,
     cost=gate_cost,
     workspace=gate_workspace,
 )

@@ -29,6 +29,12 @@ def trajectory_example(
     return Example({"features": trajectories((batch, steps, tokens, width), device, dtype, seed)})
 
 
+def trajectory_misfits(example: Example) -> dict[str, tuple[Tensor, ...]]:
+    """What is no trajectory."""
+    features = example.inputs["features"]
+    return {"a single sample": (features[0],), "no steps": (features[:, :0],)}
+
+
 def modules_example(
     tokens: int,
     *,
@@ -53,6 +59,17 @@ def modules_example(
     )
 
 
+def modules_misfits(example: Example) -> dict[str, tuple[Tensor, ...]]:
+    """Tensors that do not fit together."""
+    hidden, derivatives, gates, weights = example.inputs.values()
+    return {
+        "fewer gates than modules": (hidden, derivatives, gates[:, 1:], weights),
+        "fewer weights than entries": (hidden, derivatives, gates, weights[:, 1:]),
+        "another width": (hidden[..., 1:], derivatives, gates, weights),
+        "one module, without its axis": (hidden, derivatives[:, 0], gates, weights),
+    }
+
+
 def stack_example(
     tokens: int,
     *,
@@ -68,6 +85,16 @@ def stack_example(
     rates = torch.tensor([1 / (1 + sample % 4) for sample in range(batch)], device=device, dtype=feature.dtype)
     stack = standard_normal((batch, order + 1, tokens, width), device=device, dtype=dtype, seed=seed + 1)
     return Example({"feature": feature, "derivatives": stack, "rates": rates})
+
+
+def stack_misfits(example: Example) -> dict[str, tuple[Tensor, ...]]:
+    """Tensors that do not fit together."""
+    feature, derivatives, rates = example.inputs.values()
+    return {
+        "fewer rates than samples": (feature, derivatives, rates[1:]),
+        "another width": (feature[..., 1:], derivatives, rates),
+        "one entry, without its axis": (feature, derivatives[:, 0], rates),
+    }
 
 
 def trajectory_cost(

@@ -6,14 +6,17 @@ from workbench.generation.taylorseer import fast, reference
 from workbench.generation.taylorseer.inputs import (
     modules_cost,
     modules_example,
+    modules_misfits,
     modules_workspace,
     reuse_cost,
     reuse_workspace,
     stack_cost,
     stack_example,
+    stack_misfits,
     stack_workspace,
     trajectory_cost,
     trajectory_example,
+    trajectory_misfits,
     trajectory_workspace,
 )
 from workbench.generation.taylorseer.strategies import ModuleCache, ReuseCache
@@ -31,6 +34,7 @@ def _caching(name: str, title: str, idea: str, strategy: type, cost: Callable, w
         reference=getattr(reference, name),
         fast=getattr(fast, name),
         example=trajectory_example,
+        misfits=trajectory_misfits,
         cost=cost,
         workspace=workspace,
     )
@@ -63,6 +67,7 @@ forecast_modules = method(
     fast=fast.forecast_modules,
     why_not_fast=fast.why_not,
     example=modules_example,
+    misfits=modules_misfits,
     cost=modules_cost,
     workspace=modules_workspace,
 )
@@ -76,6 +81,7 @@ refresh_derivatives = method(
     fast=fast.refresh_derivatives,
     why_not_fast=fast.why_not,
     example=stack_example,
+    misfits=stack_misfits,
     cost=stack_cost,
     workspace=stack_workspace,
 )
