@@ -74,7 +74,8 @@ def check_block(x: Tensor, up_weight: Tensor, *others: Tensor, heads: int = 1) -
     width = x.shape[-1]
     for weight in (up_weight, *others):
         if weight.ndim != 2 or weight.shape[1] != width:
-            raise ValueError(f"Weights of a block that takes x {tuple(x.shape)} are (out, {width}), not {tuple(weight.shape)}.")
+            shapes = f"{tuple(x.shape)} and {tuple(weight.shape)}"
+            raise ValueError(f"Tokens of width {width} go through a matrix (out, {width}): they do not fit, {shapes}.")
     if width % heads:
         raise ValueError(f"heads = {heads} must divide the width, {width}.")
 
