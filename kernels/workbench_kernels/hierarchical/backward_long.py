@@ -41,7 +41,9 @@ if triton is not None:
             scores += tl.log2(leaves_below(column, span, leaves))[None, :]
         seen = visible(row[:, None], column[None, :], LEAF, SELF)
         seen = seen & columns_there[None, :] & rows_there[:, None]
-        return tl.exp2(tl.where(seen, scores - maximum[:, None] - normaliser[:, None], HIDDEN))
+        # No weight is above one: scores of some 1e9 may be rounded otherwise here than in the forward pass.
+        logarithm = tl.minimum(scores - maximum[:, None] - normaliser[:, None], 0.0)
+        return tl.exp2(tl.where(seen, logarithm, HIDDEN))
 
     @triton.jit
     def _row_tile(
