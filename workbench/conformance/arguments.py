@@ -139,7 +139,8 @@ def an_implementation_runs_or_says_why_not(method: Method, context: Context) -> 
 def wrong_inputs_are_refused(method: Method, context: Context) -> None:
     """Inputs that do not fit raise ``ValueError`` with a sentence, in every implementation alike: whole numbers where
     floating-point ones belong, and what stands beside the example as ``misfits(example) -> {what is wrong: inputs}``:
-    an axis too few, lengths that differ. What has a map is given what attention cannot take.
+    an axis too few, lengths that differ. What has a map is given what attention cannot take. A kernel that is asked for
+    by name may say instead that it is not available for them.
     """
     example = small(method, 5, device=context.device)
     wrong = wrong_for_attention(example) if method.shows_map else {}
@@ -157,7 +158,7 @@ def wrong_inputs_are_refused(method: Method, context: Context) -> None:
                 lambda implementation=implementation, inputs=inputs: method(
                     *inputs, implementation=implementation, **example.options
                 ),
-                ValueError,
+                (ValueError, Unavailable) if implementation == "fast" else ValueError,
                 r"\w+ \w+ \w+",
                 f"{method.name}.{implementation}: {what}",
             )

@@ -31,7 +31,8 @@ def poisoned_memory() -> Iterator[None]:
 def _filled_with_nan(allocate):
     def poisoned(*arguments, **options):
         tensor = allocate(*arguments, **options)
-        if tensor.is_floating_point() and not tensor.is_meta:
+        traced = torch._C._len_torch_dispatch_stack() > 0  # no memory yet, and filling it would stand in the graph
+        if tensor.is_floating_point() and not tensor.is_meta and not traced:
             tensor.detach().fill_(torch.nan)
         return tensor
 

@@ -358,6 +358,15 @@ if triton is not None:
         tl.store(at, (maximum + tl.log2(normaliser)) * 0.6931471805599453, mask=rows < queries)
 
     @triton.jit
+    def _weights(logarithm, PRECISION: tl.constexpr):
+        """The weights once more. In float32, scores of 1e8 and more may be rounded otherwise than in the forward pass,
+        and what would cancel in their gradient does not where a weight is many times too large: so none is above one.
+        """
+        if PRECISION == "tf32x3":
+            logarithm = tl.where(logarithm > 0, 0.0, logarithm)  # a NaN stays one
+        return tl.exp2(logarithm)
+
+    @triton.jit
     def _gather_key_value(
         grad_key, grad_value, key_tile, value_tile, query, grad, logsumexp, row_dot, grad_query, batch, head, row_base,
         first, last, start_n, scale, queries, keys, left, right,
@@ -374,7 +383,7 @@ if triton is not None:
             log_sum = tl.load(logsumexp + row_base + rows, mask=rows < queries, other=float("inf"))
             log_sum = tl.where(log_sum == -float("inf"), float("inf"), log_sum) * 1.4426950408889634
             scores_t = tl.dot(key_tile, query_tile.T, input_precision=PRECISION)
-            weights_t = tl.exp2(scores_t * (scale * 1.4426950408889634) - log_sum[None, :])
+            weights_t = _weights(scores_t * (scale * 1.4426950408889634) - log_sum[None, :], PRECISION)
             if MASKED:
                 seen = _sees(rows[None, :], columns[:, None], queries, keys, left, right, LEFT, RIGHT)
                 weights_t = tl.where(seen, weights_t, 0.0)
@@ -447,7 +456,7 @@ if triton is not None:
             value_tile = value.load([batch, kv_head, start_n, 0]).reshape(BLOCK_N, BLOCK_D)
             scores = tl.dot(query_tile, key_tile.T, input_precision=PRECISION)
             grad_weights = tl.dot(grad_tile, value_tile.T, input_precision=PRECISION)
-            weights = tl.exp2(scores * (scale * 1.4426950408889634) - log_sum[:, None])
+            weights = _weights(scores * (scale * 1.4426950408889634) - log_sum[:, None], PRECISION)
             if MASKED:
                 seen = _sees(rows[:, None], start_n + tl.arange(0, BLOCK_N)[None, :], queries, keys, left, right,
                              LEFT, RIGHT)  # fmt: skip

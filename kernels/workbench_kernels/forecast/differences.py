@@ -96,7 +96,8 @@ def _forecast_on_cuda(
     derivatives = with_dense_rows(derivatives)
     batch, modules, entries, tokens, width = derivatives.shape
     if out is None:
-        out = torch.empty(batch, tokens, width, dtype=derivatives.dtype, device=derivatives.device)
+        kind = derivatives if hidden is None else hidden
+        out = kind.new_empty(batch, tokens, width)
     hidden = out if hidden is None else hidden.contiguous()
     gated = gates is not None
     gates = (gates if gates.stride(2) == 1 else gates.contiguous()) if gated else out
@@ -212,10 +213,10 @@ def _differentiate_forecast(
     grad_gates = torch.einsum("btd,bketd,be->bkd", g, stack, w)
     grad_weights = torch.einsum("bktd,bketd->be", gated, stack)
     return (
-        grad.to(hidden.dtype, copy=True),
+        grad.to(hidden.dtype, copy=True, memory_format=torch.contiguous_format),
         grad_stack.to(derivatives.dtype),
-        grad_gates.to(gates.dtype),
-        grad_weights.to(weights.dtype),
+        grad_gates.to(gates.dtype).contiguous(),  # einsum is free to lay them out otherwise
+        grad_weights.to(weights.dtype).contiguous(),
     )
 
 

@@ -42,7 +42,8 @@ if triton is not None:
         seen = visible(row[:, None], column[None, :], LEAF, SELF)
         seen = seen & columns_there[None, :] & rows_there[:, None]
         # No weight is above one: scores of some 1e9 may be rounded otherwise here than in the forward pass.
-        logarithm = tl.minimum(scores - maximum[:, None] - normaliser[:, None], 0.0)
+        logarithm = scores - maximum[:, None] - normaliser[:, None]
+        logarithm = tl.where(logarithm > 0, 0.0, logarithm)  # and a NaN stays one
         return tl.exp2(tl.where(seen, logarithm, HIDDEN))
 
     @triton.jit

@@ -1,7 +1,9 @@
 """PolyReLU and PolyNorm as methods, and how an activation becomes one."""
 
+import functools
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
@@ -50,11 +52,26 @@ def activation(
         title=title,
         idea=idea,
         slot=slot,
-        reference=reference,
+        reference=in_own_dtype(reference),
         tolerance={"float64": 1e-12, "float32": 1e-5},
         baselines={**baselines, "torch_compile": compiled(reference)},
         **settings,
     )
+
+
+def in_own_dtype(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """``function`` without autocast, which on CUDA takes powers and roots in float32 and would leave them so: what goes
+    in decides what comes out, as for PyTorch's own activations."""
+
+    @functools.wraps(function)
+    def run(x: Tensor, *coefficients: Tensor, **options: object) -> Tensor:
+        device = x.device.type
+        if device == "meta" or not torch.is_autocast_enabled(device):
+            return function(x, *coefficients, **options)
+        with torch.autocast(device, enabled=False):
+            return function(x, *coefficients, **options)
+
+    return run
 
 
 poly_relu = activation(
