@@ -14,10 +14,10 @@ READY := .venv/installed
 # What each test costs, a line for each.
 TIMES := build/times
 
-.PHONY: help serve lab bench test test-gpu sanitize lint browser
+.PHONY: help serve lab bench test test-avx2 test-gpu sanitize lint browser
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 serve: $(READY) ## the dashboard, on http://localhost:5006 (PORT=... for another port)
 	$(RUN) -m workbench serve --port $(PORT) $(ARGS)
@@ -35,6 +35,13 @@ test: $(READY) browser ## the linter and every test that this machine can run; a
 	$(RUN) -m pytest -n $(WORKERS) --dist worksteal --times $(TIMES) $(ARGS) || status=1; \
 	$(RUN) tests/durations.py $(TIMES); \
 	exit $$status
+
+test-avx2: export NPY_DISABLE_CPU_FEATURES = AVX512F AVX512CD AVX512_SKX
+test-avx2: export ATEN_CPU_CAPABILITY = avx2
+test-avx2: export ONEDNN_MAX_CPU_ISA = AVX2
+test-avx2: export OPENBLAS_CORETYPE = Haswell
+test-avx2: export MKL_ENABLE_INSTRUCTIONS = AVX2
+test-avx2: test ## the same tests as on a processor without AVX-512
 
 test-gpu: $(READY) ## the tests that need a CUDA device
 	$(RUN) -m pytest -m gpu $(ARGS)

@@ -4,7 +4,10 @@ Without a CUDA device Triton kernels run in Triton's interpreter; that has to be
 which is why it happens here and not in a fixture.
 """
 
+import atexit
 import os
+import shutil
+import tempfile
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -16,6 +19,10 @@ from durations import pytest_addoption, pytest_configure  # noqa: F401 (hooks of
 
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
+
+# What torch.compile made in other runs, with other settings or for another processor, is none of these tests' business.
+os.environ["TORCHINDUCTOR_CACHE_DIR"] = tempfile.mkdtemp(prefix="workbench-inductor-")
+atexit.register(shutil.rmtree, os.environ["TORCHINDUCTOR_CACHE_DIR"], ignore_errors=True)
 
 # Tests run side by side: what one of them starts (a lesson's kernel, a server) keeps to its core as well.
 if "PYTEST_XDIST_WORKER" in os.environ:

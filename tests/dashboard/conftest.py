@@ -5,13 +5,11 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
-import urllib.request
 from pathlib import Path
 
 import pytest
 
-from dashboard.visitor import PATIENCE_S, Visitor
+from dashboard.visitor import PATIENCE_S, Visitor, answered
 
 ROOT = Path(__file__).parents[2]
 CHROMIUM = os.environ.get("CHROMIUM") or next(
@@ -49,24 +47,13 @@ def server(tmp_path_factory):
         process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=written, stderr=subprocess.STDOUT)
     address = f"http://localhost:{port}/dashboard"
     try:
-        wait_for(address, process, log)
+        assert answered(address, lambda: process.poll() is None), log.read_text()
         yield address
     finally:
         process.terminate()
         process.wait(PATIENCE_S)
         text = log.read_text()
     assert "workbench/dashboard/" not in text.replace("serve workbench/dashboard", ""), text[-6000:]
-
-
-def wait_for(address, process, log):
-    end = time.monotonic() + PATIENCE_S
-    while True:
-        try:
-            with urllib.request.urlopen(address, timeout=PATIENCE_S):
-                return
-        except OSError:
-            assert process.poll() is None and time.monotonic() < end, log.read_text()
-            time.sleep(0.3)
 
 
 @pytest.fixture(scope="session")

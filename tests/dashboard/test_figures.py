@@ -12,6 +12,7 @@ import panel as pn
 import pytest
 from bokeh.document import Document
 
+from dashboard.visitor import answered
 from workbench import plots
 from workbench.dashboard.shell.figures import NOT_DRAWN, Figure, when_drawn
 from workbench.dashboard.shell.sheets import texts
@@ -216,6 +217,7 @@ def test_the_visitor_reads_it_where_the_figure_stands(browser):
     server = pn.serve(visit, port=port, threaded=True, show=False)
     page = browser.new_page()
     try:
+        assert answered(f"http://localhost:{port}", server.is_alive)
         page.goto(f"http://localhost:{port}")
         assert loaded.wait(30)
         [(due, figure)] = places

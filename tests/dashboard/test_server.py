@@ -15,7 +15,8 @@ import panel
 import psutil
 import pytest
 
-from dashboard.conftest import PATIENCE_S, ROOT, wait_for
+from dashboard.conftest import PATIENCE_S, ROOT
+from dashboard.visitor import answered
 from workbench.dashboard import app_hooks  # noqa: F401 (it makes the server's links our own)
 
 
@@ -69,7 +70,7 @@ def test_the_command_ends_when_it_is_told_to_and_leaves_nothing_behind(name, tmp
         process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=written, stderr=subprocess.STDOUT)
     everyone = [psutil.Process(process.pid)]
     try:
-        wait_for(f"http://localhost:{port}/dashboard", process, log)
+        assert answered(f"http://localhost:{port}/dashboard", lambda: process.poll() is None), log.read_text()
         everyone += everyone[0].children(recursive=True)
         process.send_signal(getattr(signal, name))
         assert process.wait(PATIENCE_S) == 0, log.read_text()

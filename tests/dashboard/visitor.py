@@ -1,8 +1,11 @@
 """A visitor without a browser: a desk whose event loop is turned by hand."""
 
 import queue
+import socket
 import time
+from collections.abc import Callable
 from typing import ClassVar
+from urllib.parse import urlsplit
 
 from workbench.dashboard.shell import figures
 from workbench.dashboard.shell.jobs import Desk, Worker
@@ -43,3 +46,16 @@ class Visitor:
         self.until(lambda: not self.desk.worker.busy and self.callbacks.empty())
         figures.when_drawn(lambda: None).result()
         self.until(self.callbacks.empty)
+
+
+def answered(address: str, alive: Callable[[], bool]) -> bool:
+    """Wait until a server takes calls, without being its visitor; False when it ended before, or had all the patience
+    there is."""
+    end, where = time.monotonic() + PATIENCE_S, urlsplit(address)
+    while alive() and time.monotonic() < end:
+        try:
+            with socket.create_connection((where.hostname, where.port)):
+                return True
+        except OSError:
+            time.sleep(0.3)
+    return False
