@@ -1,4 +1,8 @@
-"""Triton's interpreter lacks three things that our kernels use and the GPU has; without CUDA they are added here."""
+"""Triton's interpreter lacks three things that our kernels use and the GPU has; without CUDA they are added here. And
+half of its time it looks for functions of the language that it has long replaced; here it knows their names."""
+
+import functools
+import inspect
 
 import numpy as np
 import pytest
@@ -12,6 +16,7 @@ def complete_interpreter():
         return
     pytest.importorskip("triton", reason="Triton is not installed: it comes for Linux only.")
     import triton.language as tl
+    from triton.runtime import interpreter
     from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
 
     dot = InterpreterBuilder.create_dot
@@ -45,7 +50,19 @@ def complete_interpreter():
             pointers, TensorHandle(old.data + value.data, value.dtype), TensorHandle(mask, tl.int1), None, None
         )
 
+    @functools.cache
+    def builtins(package) -> list[str]:
+        return [name for name, member in inspect.getmembers(package) if tl.core.is_builtin(member)]
+
+    def patch_builtin(package, *rest):
+        """Asked for at every call of a function of a kernel: `inspect.getmembers` is made once a package."""
+        for name in builtins(package):
+            member = getattr(package, name)
+            if tl.core.is_builtin(member):  # not yet replaced
+                interpreter._patch_attr(package, name, member, *rest)
+
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(interpreter, "_patch_builtin", patch_builtin)
         patch.setattr(InterpreterBuilder, "create_dot", create_dot)
         patch.setattr(InterpreterBuilder, "create_descriptor_reduce", create_descriptor_reduce, raising=False)
         yield

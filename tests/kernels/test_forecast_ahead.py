@@ -8,12 +8,13 @@ from workbench_kernels.forecast import ahead as forecast_ahead
 from workbench_kernels.forecast import differences as forecast
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-DTYPES = [torch.float32, torch.bfloat16, torch.float16]
-# (batch, tokens, width): one number; odd; several tiles each way; DiT-XL/2's.
-SHAPES = [(1, 1, 1), (2, 5, 20), (3, 17, 136)] + ([(2, 256, 1152)] if DEVICE == "cuda" else [])
+# (batch, tokens, width): one number; odd; two tiles each way; DiT-XL/2's.
+SHAPES = [(1, 1, 1), (2, 5, 20), (2, 9, 70)] + ([(2, 256, 1152)] if DEVICE == "cuda" else [])
 # (modules, entries, steps ahead): reuse, by four modules and by one; orders 1 and 4; more sums than a whole tile has.
 SIZES = [(4, 1, 1), (1, 1, 1), (4, 2, 2), (6, 5, 4), (3, 3, 11)]
 STEPS = 9
+# The first step, one in the middle and the last, in float32; where a step is found does not depend on the dtype.
+PLACES = [(torch.float32, 0), (torch.float32, 5), (torch.float32, STEPS - 1), (torch.bfloat16, 5), (torch.float16, 0)]
 
 pytestmark = pytest.mark.usefixtures("poisoned_memory")
 
@@ -48,10 +49,9 @@ def one_by_one(stack, gates, numbers, at, ahead):
     return new.permute(2, 1, 0, 3, 4), sums
 
 
-@pytest.mark.parametrize("at", [0, 5, STEPS - 1])
+@pytest.mark.parametrize(("dtype", "at"), PLACES, ids=lambda value: str(value).removeprefix("torch."))
 @pytest.mark.parametrize("size", SIZES, ids=str)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: str(dtype)[6:])
 def test_the_kernel(shape, size, dtype, at):
     given = inputs(shape, size, dtype, at)
     stack, sums = given[0], given[-1]
@@ -84,7 +84,7 @@ def test_a_rate_of_zero_begins_a_stack(chosen):
 
 
 def test_the_same_input_gives_the_same_bits():
-    first, second = (inputs((2, 9, 136), (4, 2, 2), torch.bfloat16, 1) for _ in range(2))
+    first, second = (inputs((2, 9, 70), (4, 2, 2), torch.bfloat16, 1) for _ in range(2))
     for given, source in zip(second[:-1], first[:-1], strict=True):
         given.copy_(source)
     for given in (first, second):

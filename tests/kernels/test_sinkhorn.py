@@ -15,11 +15,15 @@ DTYPES = [torch.float32, torch.float16, torch.bfloat16]
 
 CASES = {
     "one token": dict(tokens=1),
-    "one tile, odd": dict(tokens=13, batch=2),
-    "several tiles, odd": dict(tokens=133, heads=1),
+    "one tile, odd": dict(tokens=13, heads=2, batch=2),
+    "several tiles, odd": dict(tokens=133),
     "narrow head": dict(tokens=65, head_dim=20),
-    "wide head": dict(tokens=40, head_dim=256, heads=1),
+    "wide head": dict(tokens=40, head_dim=256),
 }
+
+
+# float32 goes its own way, in two parts; the other two go the same one.
+ROUNDED = [(torch.float32, 1), (torch.float32, 5), (torch.float16, 1), (torch.bfloat16, 5)]
 
 
 @pytest.fixture(params=["registers", "streaming"])
@@ -30,7 +34,7 @@ def path(request, monkeypatch):
     return request.param
 
 
-def tensors(tokens, heads=2, head_dim=32, batch=1, dtype=torch.float32):
+def tensors(tokens, heads=1, head_dim=32, batch=1, dtype=torch.float32):
     return [torch.randn(batch, heads, tokens, head_dim, device=DEVICE).to(dtype) for _ in range(4)]
 
 
@@ -58,8 +62,7 @@ def check(inputs, iterations, scale, *, tolerance=FLOAT32):
         assert_close(got, expected, ordinary=other, tolerance=0 if low else tolerance, scale=scale, name=name)
 
 
-@pytest.mark.parametrize("iterations", [1, 5])
-@pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: str(dtype)[6:])
+@pytest.mark.parametrize(("dtype", "iterations"), ROUNDED, ids=lambda value: str(value).removeprefix("torch."))
 @pytest.mark.parametrize("case", CASES)
 def test_values_and_gradients(case, dtype, iterations, path, poisoned_memory):
     shape = CASES[case]
@@ -77,22 +80,33 @@ LARGE = {
 }
 
 
-@pytest.mark.parametrize("iterations", [2, 101])
-@pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: str(dtype)[6:])
-@pytest.mark.parametrize("case", LARGE)
+@pytest.mark.parametrize(
+    ("case", "dtype", "iterations"),
+    [
+        ("16 tokens", torch.float32, 2),
+        ("16 tokens", torch.float32, 101),
+        ("16 tokens", torch.bfloat16, 2),
+        ("16 tokens", torch.float16, 101),
+        ("32 tokens", torch.float32, 2),
+        ("32 tokens", torch.float32, 101),
+        ("32 tokens", torch.float16, 2),
+        ("32 tokens", torch.bfloat16, 34),
+    ],
+    ids=lambda value: str(value).removeprefix("torch."),
+)
 def test_large_scores_and_many_half_steps(case, dtype, iterations, path, poisoned_memory):
     """Factors between the maps of two half-steps leave the range of float32, and so do entries that grow to 1."""
     tokens, size = LARGE[case].values()
-    query, key, value, upstream = tensors(tokens=tokens, head_dim=8, heads=1)
+    query, key, value, upstream = tensors(tokens=tokens, head_dim=8)
     inputs = [tensor.to(dtype) for tensor in (size * query, size * key, value, upstream)]
     check_beside_pytorch(inputs, iterations, 1.0)
 
 
-@pytest.mark.parametrize(("iterations", "apart"), [(13, 100.0), (34, 200.0), (101, 400.0)])
+@pytest.mark.parametrize(("iterations", "apart"), [(13, 100.0), (101, 400.0)])
 def test_entries_grow_as_fast_as_they_can(iterations, apart, path):
     """All queries but one want the same key, and that one the other keys: with every half-step the entries that nobody
     wants grow by a factor of T - 1, until they count."""
-    *_, value, upstream = tensors(tokens=47, head_dim=16, heads=1)
+    *_, value, upstream = tensors(tokens=47, head_dim=16)
     check_beside_pytorch([*opposed(47, 16, apart), value, upstream], iterations, 1.0)
 
 
@@ -140,17 +154,17 @@ def test_scales_of_any_sign_and_size(scale, path):
 
 def test_keys_that_nobody_attends_to(path):
     """Scores so far apart that a column's sum underflows in float32: the first column step needs its maximum."""
-    query, key, value, upstream = tensors(tokens=24, head_dim=16, heads=1)
+    query, key, value, upstream = tensors(tokens=24, head_dim=16)
     key[..., 3, :] = -40 * query.mean(2)
     key[..., 5, :] *= 40
     check([query + 3, key, value, upstream], 5, 1.0, tolerance=1e-4)  # scores of 850 are rounded to 5e-5
 
 
 @pytest.mark.parametrize("iterations", [1, 2, 7])
-@pytest.mark.parametrize("size", [1e2, 1e3, 1e4])
+@pytest.mark.parametrize("size", [1e2, 1e4])
 def test_large_scores_stay_finite(size, iterations, path):
     """With scores of 1e7 whole numbers are rounded off; each score is rounded the same everywhere."""
-    query, key, value, upstream = tensors(tokens=40)
+    query, key, value, upstream = tensors(tokens=33)
     options = {"scale": 1.0, "iterations": iterations}
     for result in gradients(
         lambda *qkv: sinkhorn_attention(*qkv, **options), [size * query, size * key, value], upstream
@@ -166,22 +180,17 @@ def test_large_scores_stay_finite(size, iterations, path):
 )
 def test_heads_of_any_size(sizes, iterations, path):
     """Each head is held against its own truth, beside a head of ordinary size."""
-    inputs = tensors(tokens=37, head_dim=20)
+    inputs = tensors(tokens=37, heads=2, head_dim=20)
     for tensor, size in zip(inputs, sizes, strict=True):
         tensor[:, 0] *= size
-    for head in range(2):
-        check_heads(inputs, head, iterations)
-
-
-def check_heads(inputs, head, iterations):
-    """`check` for one head of a call with all."""
     *inputs, upstream = inputs
     options = {"iterations": iterations, "scale": 0.2}
     ours = gradients(lambda *qkv: sinkhorn_attention(*qkv, **options), inputs, upstream)
     double = [tensor.double() for tensor in inputs]
     truth = gradients(lambda *qkv: plain(*qkv, **options), double, upstream.double())
     for name, got, expected in zip(("output", "dq", "dk", "dv"), ours, truth, strict=True):
-        assert_close(got[:, head], expected[:, head], tolerance=FLOAT32, name=name)
+        for head in range(2):
+            assert_close(got[:, head], expected[:, head], tolerance=FLOAT32, name=name)
 
 
 @pytest.mark.parametrize("which", [0, 1, 2, 3], ids=["query", "key", "value", "grad"])
@@ -204,13 +213,16 @@ def test_one_token_outweighs_the_others(which, path):
             assert_close(got[:, :, tokens], expected[:, :, tokens], tolerance=FLOAT32, name=name)
 
 
-@pytest.mark.parametrize("iterations", [1, 3, 4])
-@pytest.mark.parametrize("which", [0, 1, 2, 3], ids=["query", "key", "value", "grad"])
+@pytest.mark.parametrize(
+    ("which", "iterations"),
+    [(0, 1), (0, 4), (1, 3), (1, 4), (2, 1), (2, 3), (3, 1), (3, 4)],
+    ids=["query-1", "query-4", "key-3", "key-4", "value-1", "value-3", "grad-1", "grad-4"],
+)
 def test_groups_of_tokens_of_other_sizes(which, iterations):
     """Every 128 tokens have a unit of their own when float32 is split; a product mixes two of them."""
-    inputs = tensors(tokens=260, heads=2, head_dim=16)
+    inputs = tensors(tokens=137, heads=2, head_dim=16)
     inputs[which][:, 0, 128:] *= 0.1
-    inputs[which][:, 0, 256:] *= 40
+    inputs[which][:, 1, 128:] *= 4
     check(inputs, iterations, 0.25)
 
 
@@ -224,7 +236,7 @@ def test_zeros_everywhere(path):
 
 @pytest.mark.parametrize("number", [torch.nan, torch.inf])
 def test_nan_stays_in_its_head(number, path):
-    query, key, value, _ = tensors(tokens=40, batch=2)
+    query, key, value, _ = tensors(tokens=40, heads=2, batch=2)
     clean = sinkhorn_attention(query, key, value, scale=0.2, iterations=5)
     query[0, 0, 3, 1] = number
     output = sinkhorn_attention(query, key, value, scale=0.2, iterations=5)
@@ -235,7 +247,7 @@ def test_nan_stays_in_its_head(number, path):
 @pytest.mark.parametrize("number", [torch.nan, torch.inf])
 def test_nan_reaches_the_rows_that_it_enters(number, path):
     """Softmax of one broken query breaks that query's row; a broken upstream gradient breaks that row of dQ."""
-    query, key, value, upstream = tensors(tokens=40)
+    query, key, value, upstream = tensors(tokens=40, heads=2)
     options = {"scale": 0.2, "iterations": 1}
     broken = query.clone()
     broken[0, 0, 3, 1] = number
@@ -250,7 +262,7 @@ def test_nan_reaches_the_rows_that_it_enters(number, path):
 
 
 def test_any_strides(path):
-    query, key, value, _ = tensors(tokens=33)
+    query, key, value, _ = tensors(tokens=33, heads=2)
     options = {"scale": 0.2, "iterations": 3}
     expected = sinkhorn_attention(query, key, value, **options)
     token_major = [tensor.transpose(1, 2).contiguous().transpose(1, 2) for tensor in (query, key, value)]
