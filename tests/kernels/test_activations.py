@@ -15,6 +15,12 @@ WIDTHS = [1, 2, 24, 100] + ([1024, 5504, 8256, 16384, 20000] if DEVICE == "cuda"
 
 pytestmark = pytest.mark.usefixtures("poisoned_memory")
 every_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: str(dtype)[6:])
+# Every order in float32; in the others, where only loads and stores differ, an odd and an even one.
+rounded_orders = pytest.mark.parametrize(
+    ("dtype", "order"),
+    [*((torch.float32, order) for order in (1, 2, 3, 4)), (torch.bfloat16, 3), (torch.float16, 4)],
+    ids=lambda value: str(value).removeprefix("torch."),
+)
 every_order = pytest.mark.parametrize("order", [1, 2, 3, 4])
 
 
@@ -55,8 +61,7 @@ def check_poly_relu(x, upstream, weight, bias):
     compare(found, truth, x.dtype)
 
 
-@every_dtype
-@every_order
+@rounded_orders
 @pytest.mark.parametrize("width", WIDTHS)
 def test_poly_norm(width, order, dtype):
     rows = 5
@@ -93,8 +98,7 @@ def test_poly_norm_shapes_of_a_program(rows, reload, monkeypatch):
     check_poly_norm(normal(7, 40), normal(7, 40), normal(3), normal(1))
 
 
-@every_dtype
-@every_order
+@rounded_orders
 @pytest.mark.parametrize("shape", [(1, 1), (5, 24), (3, 700)])
 def test_poly_relu(shape, order, dtype):
     check_poly_relu(normal(*shape, dtype=dtype).abs() - 0.3, normal(*shape, dtype=dtype), normal(order), normal(1))
@@ -191,7 +195,7 @@ def test_a_row_of_zeros(eps):
 
 
 def test_the_same_bits_twice():
-    x, upstream, weight, bias = normal(40, 100), normal(40, 100), normal(3), normal(1)
+    x, upstream, weight, bias = normal(17, 100), normal(17, 100), normal(3), normal(1)
     _, scales = poly_norm.forward_triton(x, weight, bias, 1e-6)
     for first, second in (
         [poly_norm.backward_triton(upstream, x, scales, weight, bias) for _ in range(2)],

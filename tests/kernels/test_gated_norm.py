@@ -8,13 +8,11 @@ from workbench.conformance import assert_close
 from workbench_kernels.activation import gated_norm
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 ACTIVATIONS = ["gelu", "silu", "relu", "identity"]
 # Several rows a program, an odd width, a row alone.
 HIDDEN = [5, 24, 100] + ([512, 1365, 2048, 4096, 8192] if DEVICE == "cuda" else [])
 
 pytestmark = pytest.mark.usefixtures("poisoned_memory")
-every_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: str(dtype)[6:])
 every_activation = pytest.mark.parametrize("activation", ACTIVATIONS)
 
 
@@ -44,8 +42,11 @@ def check(x, upstream, weight, bias, activation, eps=1e-5):
         assert_close(output.cpu(), expected, tolerance=unit + (2e-6 if name == "y" else 1e-5), name=name)
 
 
-@every_dtype
-@every_activation
+@pytest.mark.parametrize(
+    ("dtype", "activation"),  # every activation in float32; in the others only loads and stores differ
+    [*((torch.float32, each) for each in ACTIVATIONS), (torch.bfloat16, "gelu"), (torch.float16, "silu")],
+    ids=lambda value: str(value).removeprefix("torch."),
+)
 @pytest.mark.parametrize("hidden", HIDDEN)
 def test_gated_norm(hidden, activation, dtype):
     check(normal(7, 2 * hidden, dtype=dtype), normal(7, hidden, dtype=dtype), *parameters(hidden, dtype), activation)
@@ -99,7 +100,7 @@ def test_nan_stays_in_its_row():
 
 
 def test_the_same_bits_twice():
-    x, upstream, (weight, bias) = normal(40, 200), normal(40, 100), parameters(100)
+    x, upstream, (weight, bias) = normal(17, 200), normal(17, 100), parameters(100)
     _, statistics = gated_norm.forward_triton(x, weight, bias, "gelu", 1e-5)
     first, second = (gated_norm.backward_triton(upstream, x, statistics, weight, bias, "gelu") for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))

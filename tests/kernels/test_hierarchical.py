@@ -121,13 +121,20 @@ def test_kernels_in_low_precision(tokens, block, levels, self_attend, width, dty
         assert relative_error(one, wanted) <= allowed, name
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("number", [1e-30, 1000.0, 60000.0, 1e12])
+@pytest.mark.parametrize(
+    ("dtype", "number"),
+    [
+        (torch.float32, 1e-30),
+        (torch.float32, 1e12),
+        (torch.bfloat16, 1e12),
+        (torch.float16, 1000.0),
+        (torch.float16, 60000.0),
+    ],
+    ids=lambda value: str(value).removeprefix("torch."),
+)
 @pytest.mark.parametrize("longest", [None, 16])
 def test_weights_sum_to_one_however_large_the_scores(number, dtype, longest, monkeypatch):
     """Equal tokens are their own mean, and their gradients sum to what came in."""
-    if number > torch.finfo(dtype).max:
-        return
     if longest:
         short_tiles(monkeypatch)
     number = torch.tensor(number, dtype=dtype, device=DEVICE)
@@ -159,7 +166,7 @@ def test_scores_of_every_size_in_low_precision(size, dtype, longest, monkeypatch
 
 def test_any_strides():
     """As a projection leaves them, and with gaps between the numbers of a row."""
-    tensors = [normal(2, 2, 21, 8, seed=seed) for seed in range(4)]
+    tensors = [normal(2, 2, 9, 8, seed=seed) for seed in range(4)]
     settings = (0.3, 4, 2, True)
     expected = kernels(*tensors, settings=settings)
     swapped = [x.transpose(1, 2).contiguous().transpose(1, 2) for x in tensors]

@@ -38,8 +38,12 @@ def visible(left, right):
     return {"window_left": None if left < 0 else left, "window_right": None if right < 0 else right}
 
 
-@pytest.mark.parametrize("programs", [1, 9], ids=lambda count: f"{count} programs")
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=lambda dtype: str(dtype)[6:])
+# With float32 both ways, with the others one each: how keys are split does not depend on the dtype.
+@pytest.mark.parametrize(
+    ("dtype", "programs"),
+    [(torch.float32, 1), (torch.float32, 9), (torch.float16, 9), (torch.bfloat16, 1)],
+    ids=lambda value: str(value).removeprefix("torch."),
+)
 @pytest.mark.parametrize("case", CASES)
 def test_values(case, dtype, programs, poisoned_memory):
     inputs, sides = tensors(**CASES[case], dtype=dtype)
@@ -53,7 +57,7 @@ def test_values(case, dtype, programs, poisoned_memory):
 
 
 def test_how_the_keys_are_split_changes_rounding_only():
-    inputs, _ = tensors(keys=1500)
+    inputs, _ = tensors(keys=700, heads=1)
     whole, log_whole = split_keys.attend(*inputs, 0.2, programs=1)
     for programs in (2, 5, 20):
         output, logsumexp = split_keys.attend(*inputs, 0.2, programs=programs)
