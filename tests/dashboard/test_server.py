@@ -1,6 +1,7 @@
 """The server around the pages: what it answers before there is a page, and how it ends."""
 
 import asyncio
+import contextlib
 import os
 import queue
 import signal
@@ -55,6 +56,16 @@ def test_such_a_link_opens_its_view(visit, server):
     assert urlsplit(page.url).path == "/dashboard" and "page=measure" in page.url
 
 
+@contextlib.contextmanager
+def answered_as_usual(number):
+    """What starts meanwhile inherits the system's own answer to that signal."""
+    before = signal.signal(number, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(number, before)
+
+
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGINT"])
 def test_the_command_ends_when_it_is_told_to_and_leaves_nothing_behind(name, tmp_path):
     if not hasattr(signal, name):
@@ -66,7 +77,8 @@ def test_the_command_ends_when_it_is_told_to_and_leaves_nothing_behind(name, tmp
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
     command = [sys.executable, "-m", "workbench", "serve", "--port", str(port)]
     log = tmp_path / "log"
-    with log.open("w") as written:
+    # A signal that is ignored here (SIGHUP, under nohup) would be ignored by the command as well.
+    with log.open("w") as written, answered_as_usual(getattr(signal, name)):
         process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=written, stderr=subprocess.STDOUT)
     everyone = [psutil.Process(process.pid)]
     try:
