@@ -66,6 +66,16 @@ def test_how_the_keys_are_split_changes_rounding_only():
         assert torch.equal(output, split_keys.attend(*inputs, 0.2, programs=programs)[0])
 
 
+def test_more_parts_than_are_merged_at_once():
+    """The largest score of 130 parts is in the last, which are merged after 128 others."""
+    (query, key, value), _ = tensors(keys=130 * 16, heads=1, head_dim=256)
+    key[:, :, -16:] *= 3
+    output, logsumexp = split_keys.attend(query, key, value, 0.02, programs=200)
+    truth, log_truth = forward(*(tensor.double() for tensor in (query, key, value)), scale=0.02)
+    assert_close(output, truth, tolerance=5e-6)
+    torch.testing.assert_close(logsumexp.double(), log_truth, rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize("blocks", [1, 8, 300, 100_000])
 @pytest.mark.parametrize("keys", [1, 63, 64, 65, 4000, 131_073])
 @pytest.mark.parametrize("programs", [None, 1, 10, 10_000])
