@@ -93,14 +93,17 @@ class _Writer:
 # --- read back -------------------------------------------------------------------------------------------------------
 
 
-def kind_of(test, slugs, methods):
+def kind_of(test, slugs, methods, of_slots=()):
     """(what a test is about, which part of its work it is): a paper's slug or "", and "lesson" or a folder.
 
     ``methods`` are the papers by the names of their methods: tests that go over the catalog have them in their ids.
+    ``of_slots`` are checks of one method a slot, however many papers there are.
     """
     path, _, name = test.partition("::")
     parts = path.removeprefix("tests/").removesuffix(".py").split("/")
     words = re.split(r"[\[\]]", name)[1].split("-") if "[" in name else []
+    if parts[0] == "conformance" and not {*words}.isdisjoint(of_slots):
+        return "", "conformance, once a slot"
     slug = next((word for word in (*parts, *words) if word in slugs), None)
     slug = slug or next((methods[word] for word in words if word in methods), "")
     if slug and parts[-1] in ("test_notebooks", "test_lessons", "test_lesson"):
@@ -108,11 +111,11 @@ def kind_of(test, slugs, methods):
     return slug, "all else" if slug else parts[0]
 
 
-def table(rows, slugs, methods):
+def table(rows, slugs, methods, of_slots=()):
     """Lines: CPU seconds of every paper's lesson and of all else about it, of the rest by folder, and a projection."""
     papers, rest = defaultdict(lambda: defaultdict(float)), defaultdict(float)
     for row in rows:
-        slug, part = kind_of(row["test"], slugs, methods)
+        slug, part = kind_of(row["test"], slugs, methods, of_slots)
         (papers[slug] if slug else rest)[part] += row["cpu_s"]
     wide = max(map(len, (*papers, *rest, "kernels, for a paper")))
     lines = [f"{'CPU seconds':{wide}}  lesson  all else"]
@@ -138,10 +141,12 @@ def table(rows, slugs, methods):
 
 def main(file):
     from workbench import catalog
+    from workbench.conformance import CHECKS
 
     rows = [json.loads(line) for line in Path(file).read_text(encoding="utf-8").splitlines()]
     methods = {method.name: paper.slug for paper in catalog.papers() for method in paper.methods}
-    print("\n".join(table(rows, set(catalog.slugs()), methods)))
+    costly = {check.name for check in CHECKS.values() if check.costly}
+    print("\n".join(table(rows, set(catalog.slugs()), methods, costly)))
 
 
 if __name__ == "__main__":

@@ -15,11 +15,12 @@ def test_what_a_test_is_about():
         "tests/feedforward/polycom/test_lesson.py::test_it[3]": ("polycom", "lesson"),
         "tests/feedforward/polycom/test_paper.py::test_golden": ("polycom", "all else"),
         "tests/conformance/test_values.py::test_it[poly_norm-float32]": ("polycom", "all else"),
+        "tests/conformance/test_values.py::test_it[compiles-poly_norm]": ("", "conformance, once a slot"),
         "tests/dashboard/test_papers_page.py::test_page[adan]": ("adan", "all else"),
         "tests/kernels/test_sinkhorn.py::test_it[2]": ("", "kernels"),
         "tests/test_cli.py::test_help": ("", "test_cli"),
     }.items():
-        assert durations.kind_of(test, SLUGS, METHODS) == kind
+        assert durations.kind_of(test, SLUGS, METHODS, {"compiles"}) == kind
 
 
 def test_the_table_and_its_projection():
