@@ -13,12 +13,15 @@ The call is written as Triton's: tensors and numbers by position, constants and 
 and the current stream of its tensors, whatever the current device is.
 """
 
+import functools
+import warnings
 from typing import Any
 
 import torch
 from torch import Tensor
 
 try:
+    import triton
     from triton import knobs
     from triton.runtime import JITFunction
     from triton.tools.tensor_descriptor import TensorDescriptor
@@ -40,8 +43,8 @@ class Prepared:
     """A Triton kernel and its compiled forms, by what Triton compiles for: types, alignment, some integers, constants.
 
     Ordinary launches are made where something listens to them (a profiler's hooks), for arguments that are no tensors,
-    descriptors of tensors, plain numbers or tuples of these, and where this Triton launches in another way than the one
-    this was written for.
+    descriptors of tensors, plain numbers or tuples of these, and (with a warning) where this Triton launches in another
+    way than the one this was written for.
     """
 
     def __init__(self, kernel: Any) -> None:
@@ -71,6 +74,7 @@ class Prepared:
             run(columns, rows, layers, _current_stream(device), function, packed, None, None, None, *values, *tail)
         except TypeError:  # the driver's launcher takes something else in this version of Triton
             self.kernel[grid](*arguments, **constants)
+            _say_that_launches_are_ordinary()
         return form
 
     def _launch_and_keep(
@@ -126,8 +130,9 @@ class Bound:
         stream = _current_stream(operands.device)
         try:
             run(columns, rows, layers, stream, function, packed, None, None, None, *operands.pointers, *tail)
-        except TypeError:  # the driver's launcher takes something else in this version of Triton
+        except TypeError:  # as above
             self.kernel.kernel[self.grid](*operands.tensors, *self.numbers, **self.constants)
+            _say_that_launches_are_ordinary()
         return None
 
     def _launch_and_keep(self, operands: Operands) -> None:
@@ -190,6 +195,17 @@ def _look(arguments: tuple, key: list, values: list, device: int | None) -> int 
             values.append(argument)
             key.append(kind if kind in (float, bool) else None if argument is None else _Unknown)
     return device
+
+
+@functools.cache
+def _say_that_launches_are_ordinary() -> None:
+    """Once a process."""
+    warnings.warn(
+        f"Triton {triton.__version__} launches kernels in another way than workbench_kernels.launch knows: results "
+        "are right, and every launch takes the host longer than it could.",
+        RuntimeWarning,
+        stacklevel=3,
+    )
 
 
 def _somebody_listens() -> bool:

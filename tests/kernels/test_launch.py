@@ -121,14 +121,18 @@ def test_ordinary_launches_where_somebody_listens_or_only_triton_can_judge(kerne
     assert kinds(kernel) == (4, 0)
 
 
-def test_a_launcher_of_another_shape_is_left_to_triton(kernel):
+def test_a_launcher_of_another_shape_is_left_to_triton_and_said_once(kernel):
     def run(*arguments):
         raise TypeError("function takes exactly 3 arguments")
 
     kernel.kernel.run = run
-    for _ in range(3):
-        kernel[(1,)](*pair(), 32, BLOCK=16)
-    assert kinds(kernel) == (3, 0)
+    launch._say_that_launches_are_ordinary.cache_clear()
+    bound = launch.Bound(kernel, (1,), (32,), {"BLOCK": 16})
+    with pytest.warns(RuntimeWarning, match="results are right") as said:
+        for _ in range(3):
+            kernel[(1,)](*pair(), 32, BLOCK=16)
+            bound(launch.Operands(*pair()))
+    assert kinds(kernel) == (6, 0) and len(said) == 1
 
 
 def test_a_bound_launch_looks_at_its_tensors_only(kernel):
