@@ -1,21 +1,19 @@
-"""Explorer, stepper, viewers and benchmark: what a reader does with them, done without a browser."""
+"""Explorer, viewers and benchmark: what a reader does with them, done without a browser."""
 
 import re
 import threading
 
 import numpy as np
 import pytest
-import torch
 
 from doubles import adan_step, fusemax_model, selective_scan
 from workbench import measure, plots
 from workbench.attention import flash_attention_2 as attention
 from workbench.controls import Knob, Range
 from workbench.feedforward import polycom
-from workbench_widgets import attention_viewer, benchmark, explore, runnable, sentence_viewer, show_recorded, stepper
+from workbench_widgets import attention_viewer, benchmark, explore, runnable, sentence_viewer, show_recorded
 from workbench_widgets import knobs as knob_widgets
 from workbench_widgets.lessons import flash_attention_2 as lesson
-from workbench_widgets.stepper import frame_svg, key_frames
 
 
 @pytest.fixture(autouse=True)
@@ -98,49 +96,6 @@ def test_the_explorer_refuses_what_would_not_fit(monkeypatch):
     monkeypatch.setattr(measure, "memory_limit", lambda device: 1000)
     with pytest.raises(ValueError, match="GiB are allowed"):
         explore(attention.softmax_attention, size=16)
-
-
-# --- stepper ---
-
-
-def trace(**options):
-    query, key, value = (tensor[0, 0] for tensor in lesson.related_tokens(12, head_dim=4).values())
-    return attention.trace(query, key, value, block_rows=4, block_columns=3, **options)
-
-
-def test_the_stepper_shows_the_numbers_of_the_trace():
-    made = stepper(trace(), row=2)
-    made.step = 6
-    step = made.trace.steps[6]
-    assert f"ℓ = {float(step.rescale[2]):.2f} · " in made._picture.value
-    assert f"= {float(step.normaliser[2]):.2f}</text>" in made._picture.value
-    assert made.live.children[0].children[1].max == 11
-
-
-def test_the_last_frame_has_arrived():
-    for row in range(4):
-        assert "off by 0%" in frame_svg(trace(), 11, row)
-
-
-def test_skipped_blocks_are_said_to_be_skipped():
-    walk = trace(is_causal=True)
-    skipped = next(index for index, step in enumerate(walk.steps) if step.kind == "skipped")
-    assert "skipped. No query" in frame_svg(walk, skipped, 0)
-    assert "masked" in frame_svg(walk, 0, 0)
-
-
-def test_a_row_that_sees_nothing_has_a_picture_too():
-    query = torch.randn(6, 4, dtype=torch.float64)
-    walk = attention.trace(query, query[:2], query[:2], is_causal=True, block_rows=6, block_columns=1)
-    for number in range(len(walk.steps)):
-        assert "nan" not in frame_svg(walk, number, 0).lower()
-
-
-def test_the_still_is_a_strip_of_the_steps_that_matter():
-    made = stepper(trace(), row=1)
-    frames = key_frames(made.trace, 1)
-    assert made.still.count("<svg") == len(frames) <= 4
-    assert frames[0] == 8 and frames[-1] == 11
 
 
 # --- attention maps ---

@@ -10,16 +10,18 @@ from workbench_widgets.recorded import show_recorded
 from workbench_widgets.sentence import sentence_viewer
 from workbench_widgets.session import begin
 from workbench_widgets.source import show_source
-from workbench_widgets.stepper import stepper
+from workbench_widgets.stepper import Frame, record, stepper
 from workbench_widgets.study import run_study
 
 __all__ = [
+    "Frame",
     "attention_viewer",
     "begin",
     "benchmark",
     "exercise",
     "explore",
     "predict",
+    "record",
     "run_study",
     "runnable",
     "sentence_viewer",

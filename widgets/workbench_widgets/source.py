@@ -26,6 +26,8 @@ COLOURS = """
 .wb-code .s1, .wb-code .s2, .wb-code .si, .wb-code .sa {color: var(--jp-mirror-editor-string-color, #ba2121)}
 .wb-code .mi, .wb-code .mf {color: var(--jp-mirror-editor-number-color, #666)}
 .wb-code .nf, .wb-code .nc {color: var(--jp-mirror-editor-def-color, #00f)}
+.wb-code .hll {display: block; background: rgba(230,159,0,.22);
+               box-shadow: -.5em 0 0 #E69F00}
 </style>"""
 
 
@@ -36,6 +38,11 @@ def source_lines(function: Callable | str, first: str | None = None, last: str |
     ``"module:name"`` names a function without importing it: a GPU kernel can be read where it could not run.
     Raises ``ValueError`` when a line is not found: then the lesson no longer fits the code.
     """
+    return excerpt(function, first, last)[:2]
+
+
+def excerpt(function: Callable | str, first: str | None = None, last: str | None = None) -> tuple[str, str, int]:
+    """As ``source_lines``, and the number in its file of the first line that is shown."""
     name, path, lines, number = _located(function)
     start, stop = 0, len(lines)
     if first is not None:
@@ -46,7 +53,7 @@ def source_lines(function: Callable | str, first: str | None = None, last: str |
             stop = _find(lines, last, start, name) + 1
     shown = path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else path.name
     where = f"{shown}, line {number + start}" + (f" to {number + stop - 1}" if stop - start > 1 else "")
-    return textwrap.dedent("".join(lines[start:stop])).rstrip(), where
+    return textwrap.dedent("".join(lines[start:stop])).rstrip(), where, number + start
 
 
 def _located(function: Callable | str) -> tuple[str, Path, list[str], int]:
@@ -71,9 +78,10 @@ def _find(lines: list[str], text: str, start: int, name: str) -> int:
     raise ValueError(f"The source of {name} has no line with {text!r}: the lesson must follow the code.")
 
 
-def code_html(code: str, where: str) -> str:
-    """Highlighted code in the colours of the page's theme."""
-    body = highlight(code, PythonLexer(), HtmlFormatter(nowrap=True))
+def code_html(code: str, where: str, here: int | None = None) -> str:
+    """Highlighted code in the colours of the page's theme; a pointer stands at line ``here``, counted from 1."""
+    pointed = [] if here is None else [here]
+    body = highlight(code, PythonLexer(), HtmlFormatter(nowrap=True, hl_lines=pointed))
     return f'{COLOURS}<div class="wb-code"><div class="where">{page.escape(where)}</div><pre>{body}</pre></div>'
 
 

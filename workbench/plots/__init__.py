@@ -4,6 +4,7 @@ Every function returns a figure that fills its place's width. Those that the das
 beside them, which replaces the data and leaves the figure on the page. ``themed`` fits one to a light or a dark page.
 """
 
+from workbench.plots.cells import Bars, Cells
 from workbench.plots.curves import bars, curves, functions, roofline, update_curves
 from workbench.plots.gantt import gantt
 from workbench.plots.maps import (
@@ -25,6 +26,8 @@ from workbench.plots.style import BLUE, DIVERGING, MARKERS, ORANGE, PALETTE, SEQ
 
 __all__ = [
     "BLUE",
+    "Bars",
+    "Cells",
     "DIVERGING",
     "MARKERS",
     "ORANGE",

@@ -9,7 +9,7 @@ from workbench.attention import flash_attention_2 as paper
 from workbench.attention.flash_attention_2 import reference
 from workbench.paper import Example
 from workbench_widgets.lessons import flash_attention_2 as lesson
-from workbench_widgets.lessons.flash_attention_2 import questions
+from workbench_widgets.lessons.flash_attention_2 import questions, steps
 
 
 def test_the_prediction_about_blocks_takes_whichever_is_faster_here():
@@ -89,3 +89,47 @@ def test_what_the_text_says_about_the_recorded_measurements():
 def test_the_claims_of_a_gpu():
     measured = lesson.on_a_gpu("cuda")
     assert all(np.isfinite(value) for value in measured.values())
+
+# --- the walk --------------------------------------------------------------------------------------------------------
+
+
+def trace(**options):
+    query, key, value = (tensor[0, 0] for tensor in lesson.related_tokens(12, head_dim=4).values())
+    return paper.trace(query, key, value, block_rows=4, block_columns=3, **options)
+
+
+def test_the_stepper_shows_the_numbers_of_the_trace():
+    walk = trace()
+    made = steps.online_softmax(walk, row=2)
+    step = walk.steps[6]
+    assert f"ℓ = {float(step.rescale[2]):.2f} · " in made.go(6)
+    assert f"= {float(step.normaliser[2]):.2f}." in made.go(6) and f">{float(step.normaliser[2]):.2f}<" in made.go(6)
+    assert made._step.max == 11 and len(made.walks) == 4 and made._walk.value == "row 2 of its block"
+
+
+def test_the_last_frame_has_arrived():
+    for row in range(4):
+        assert "off by 0%" in steps.frames(trace(), row)[11].sentence
+
+
+def test_skipped_blocks_are_said_to_be_skipped():
+    walk = trace(is_causal=True)
+    skipped = next(index for index, step in enumerate(walk.steps) if step.kind == "skipped")
+    frame = steps.frames(walk, 0)[skipped]
+    assert "skipped. No query" in frame.sentence and frame.line == "continue"
+    assert "masked" in steps.online_softmax(walk).go(0)
+
+
+def test_a_row_that_sees_nothing_has_a_picture_too():
+    query = torch.randn(6, 4, dtype=torch.float64)
+    walk = paper.trace(query, query[:2], query[:2], is_causal=True, block_rows=6, block_columns=1)
+    made = steps.online_softmax(walk)
+    for number in range(len(walk.steps)):
+        assert "nan" not in made.go(number).lower()
+
+
+def test_the_still_shows_the_steps_that_matter():
+    walk = trace()
+    keys = steps.key_frames(walk, 1)
+    assert len(keys) <= 4 and keys[0] == 8 and keys[-1] == 11
+    assert steps.online_softmax(walk, row=1).still.count('class="wb-said"') == len(keys)

@@ -12,9 +12,9 @@ from workbench import measure, plots
 from workbench.attention import flash_attention_2 as paper
 from workbench.attention.standard import direct
 from workbench.paper import Example
+from workbench.plots import svg
 from workbench_kernels.attention.flash_attention import flash_attention
 from workbench_widgets.page import table_html
-from workbench_widgets.stepper import FONT
 
 TENSOR_CORE_RATIO = 16
 """What a FLOP outside the matrix units costs on an A100, in FLOPs inside them (Sec. 3.1: 312 against 19.5 TFLOP/s)."""
@@ -170,19 +170,15 @@ def who_computes(rows: int = 6, columns: int = 6) -> str:
     ways = (("forward: a program a row block", True), ("backward: one a column block", False))
     for place, (title, by_row) in enumerate(ways):
         left = place * (columns * side + gap)
-        drawn.append(f'<text x="{left}" y="14" style="{FONT}">{title}</text>')
+        drawn.append(svg.text(left, 14, title))
         for row in range(rows):
             for column in range(columns):
                 program = row if by_row else column
                 x, y, color = left + column * side, 24 + row * side, plots.PALETTE[program % len(plots.PALETTE)]
-                drawn.append(
-                    f'<rect x="{x}" y="{y}" width="{side - 3}" height="{side - 3}" fill="{color}" fill-opacity=".8"/>'
-                    f'<text x="{x + side / 2 - 1.5}" y="{y + side / 2 + 3}" text-anchor="middle" '
-                    f'style="{FONT};font-size:11px;fill:white">{program}</text>'
-                )
-    width, height = 2 * columns * side + gap + 60, 30 + rows * side
-    size = f'viewBox="0 0 {width} {height}" width="{width}" style="max-width:100%"'
-    return f'<svg {size} role="img" aria-label="{ways[0][0]}; {ways[1][0]}">{"".join(drawn)}</svg>'
+                drawn.append(svg.box(x, y, side - 3, side - 3, color, 0.5))
+                drawn.append(svg.text(x + side / 2 - 1.5, y + side / 2 + 3, program, "middle", size=12))
+    size = (2 * columns * side + gap + 60, 30 + rows * side)
+    return svg.picture(*size, drawn, f"{ways[0][0]}; {ways[1][0]}")
 
 
 def occupied(heads: int, tokens: int, *, by_rows: bool = False, block: int = 128, slots: int = 132) -> float:
