@@ -151,8 +151,8 @@ def test_many_tasks_are_no_trouble():
 def test_a_timeline_is_drawn():
     made = plots.gantt(simulate(ladder(4, 1.0, 0.4, 1)), unit="ms", machine="Test")
     assert list(made.y_range.factors) == ["link (29%)", "compute (71%)"]
-    assert [item.label.value for item in made.legend[0].items] == ["compute", "all-reduce"]
-    bars = made.legend[0].items[0].renderers[0].data_source.data
+    assert [item.label.value for item in made.legend[0].items] == ["idle", "compute", "all-reduce"]
+    bars = made.legend[0].items[1].renderers[0].data_source.data
     assert bars["left"] == pytest.approx([0, 1.4, 2.8, 4.2]) and set(bars["path"]) == {"on the critical path"}
     assert made.xaxis[0].axis_label == "time (ms)"
     plots.gantt(simulate([]))

@@ -4,6 +4,7 @@ from workbench_widgets.attention_viewer import attention_viewer
 from workbench_widgets.benchmark import benchmark, runnable
 from workbench_widgets.exercise import exercise
 from workbench_widgets.explore import explore
+from workbench_widgets.gantt import gantt
 from workbench_widgets.page import show, show_html, table_html
 from workbench_widgets.predict import predict
 from workbench_widgets.recorded import show_recorded
@@ -20,6 +21,7 @@ __all__ = [
     "benchmark",
     "exercise",
     "explore",
+    "gantt",
     "predict",
     "record",
     "run_study",

@@ -64,6 +64,27 @@ class Timeline:
         """Time that a resource stood still before the whole was finished, of all its servers together."""
         return self.servers[resource] * self.makespan - self.busy(resource)
 
+    def places(self, resource: str) -> dict[str, int]:
+        """Which of a resource's servers each of its tasks runs on, counted from 0, by name of the task."""
+        found: dict[str, int] = {}
+        ends = [0.0] * self.servers[resource]
+        for span in self.on(resource):
+            place = next(index for index, end in enumerate(ends) if end <= span.start)
+            ends[place] = span.end
+            found[span.task.name] = place
+        return found
+
+    def gaps(self, resource: str) -> list[tuple[int, float, float]]:
+        """When a resource stood still before the whole was finished: (server, from, to). They sum up to ``idle``."""
+        places, found = self.places(resource), []
+        ends = [0.0] * self.servers[resource]
+        for span in self.on(resource):
+            server = places[span.task.name]
+            if span.start > ends[server]:
+                found.append((server, ends[server], span.start))
+            ends[server] = span.end
+        return found + [(server, end, self.makespan) for server, end in enumerate(ends) if end < self.makespan]
+
     def utilisation(self, resource: str) -> float:
         """Which part of the whole time a resource worked, 0 to 1."""
         return self.busy(resource) / (self.servers[resource] * self.makespan) if self.makespan else 0.0
