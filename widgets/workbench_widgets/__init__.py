@@ -7,6 +7,7 @@ from workbench_widgets.explore import explore
 from workbench_widgets.gantt import gantt
 from workbench_widgets.page import show, show_html, table_html
 from workbench_widgets.predict import predict
+from workbench_widgets.race import race
 from workbench_widgets.recorded import show_recorded
 from workbench_widgets.sentence import sentence_viewer
 from workbench_widgets.session import begin
@@ -23,6 +24,7 @@ __all__ = [
     "explore",
     "gantt",
     "predict",
+    "race",
     "record",
     "run_study",
     "runnable",

@@ -128,9 +128,9 @@ class Progress:
         self.total = total
         self._handle = display(HTML(self._line(0, "")), display_id=True)
 
-    def update(self, done: int, what: str) -> None:
-        """``done`` of ``total`` are done; ``what`` was last."""
-        self._tell(self._line(done, what))
+    def update(self, done: int, what: str, picture: str = "") -> None:
+        """``done`` of ``total`` are done; ``what`` was last, ``picture`` (HTML) shows what there is so far."""
+        self._tell(self._line(done, what) + picture)
 
     def close(self) -> None:
         """Leave nothing behind."""

@@ -1,7 +1,7 @@
 """A paper's study in a notebook: its curve grows while it runs, its knobs can be turned, and it can be stopped."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import ipywidgets
@@ -44,7 +44,7 @@ class StudyRunner(page.WithStill):
         told to; an interrupt from the keyboard (the notebook's stop button) stops it too and keeps the rows."""
         self._stop.clear()
         self.rows = []
-        running = self.settings.rows(self.study)
+        running = self.running()
         try:
             for row in running:
                 self.rows.append(row)
@@ -56,6 +56,10 @@ class StudyRunner(page.WithStill):
         finally:
             running.close()
         progress(len(self.rows), None)
+
+    def running(self) -> Iterator[dict[str, Any]]:
+        """The rows of a run from its start, as they come."""
+        return self.settings.rows(self.study)
 
     def cancel(self) -> None:
         """Stop at the next row."""
@@ -78,9 +82,8 @@ class StudyRunner(page.WithStill):
         knobs = list(self.widgets.values())
         columns = [ipywidgets.VBox(knobs[start::2]) for start in range(min(2, len(knobs)))]
         controls = ipywidgets.HBox([self._start, self._cancel, self._bar])
-        self.live = ipywidgets.VBox(
-            [ipywidgets.HBox(columns), controls, BokehModel(self.figure), self._said, self._table]
-        )
+        self.place = BokehModel(self.figure)
+        self.live = ipywidgets.VBox([ipywidgets.HBox(columns), controls, self.place, self._said, self._table])
 
     def start(self) -> threading.Thread:
         """What the button does: run it with the knobs as they stand, beside the notebook, which stays usable. The
@@ -106,13 +109,16 @@ class StudyRunner(page.WithStill):
         self._bar.max = self.total or done + (row is not None)
         self._bar.value = done
         self._said.value = self._summary() if row is None else page.escape(in_words(self.study, row))
-        plots.update_study_curves(self.figure, self.study, self.table, self._recorded)
+        self._update_figure()
         if row is None:
             self._table.value = self._rows_html()
 
     def _figure(self) -> figure:
         machine = measure.machine_line(measure.machine(self.settings.device))
         return plots.study_curves(self.study, self.table, machine=machine, recorded=self._recorded)
+
+    def _update_figure(self) -> None:
+        plots.update_study_curves(self.figure, self.study, self.table, self._recorded)
 
     def _summary(self) -> str:
         run = {**vars(self.settings), "knobs": self.study.settings(self.settings.size, self.settings.knobs)}

@@ -62,15 +62,20 @@ def run_curves(
         lines.append(dots)
     made.add_tools(HoverTool(renderers=lines, tooltips=[(x_label, "@x{0,0}"), (y_label, "@y{0.0000}")]))
     if floor is not None:
-        made.add_layout(Span(location=floor[0], dimension="width", line_color=INK["neutral"], line_dash="dotted"))
-        made.add_layout(
-            Label(
-                x=8, y=floor[0], x_units="screen", text=floor[1], text_baseline="bottom", text_font=FONT,
-                text_font_size="12px", text_color=INK["neutral"], y_offset=2,
-            )
-        )  # fmt: skip
+        add_floor(made, *floor)
     note(made, machine)
     return themed(made, "neutral")
+
+
+def add_floor(made: figure, height: float, words: str) -> None:
+    """A dotted line at a height that no curve can cross, with words that say why."""
+    made.add_layout(Span(location=height, dimension="width", line_color=INK["neutral"], line_dash="dotted"))
+    made.add_layout(
+        Label(
+            x=8, y=height, x_units="screen", text=words, text_baseline="bottom", text_font=FONT,
+            text_font_size="12px", text_color=INK["neutral"], y_offset=2,
+        )
+    )  # fmt: skip
 
 
 def update_run_curves(made: figure, curves: Mapping[str, Curve], names: Mapping[str, str] | None = None) -> None:
