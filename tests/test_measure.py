@@ -4,6 +4,7 @@ import json
 import math
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -369,6 +370,51 @@ def test_sizes_may_come_in_any_order():
 def test_wrong_at_the_affordable_size_is_wrong_at_the_large_one():
     (row,) = quiet_sweep("wrong", sizes=(2**17,), memory_limit=8 * MIB)
     assert row["status"] == "wrong"
+
+
+@pytest.mark.parametrize("direction", ["forward", "backward"])
+def test_no_call_is_begun_of_which_it_is_not_known_that_it_may_be(monkeypatch, direction):
+    """Where nothing smaller was timed, calls of growing size are made until one says that the next would take long."""
+    now, made = [0.0], []
+
+    def slow(x, *, factor=1.0, sign="plus"):
+        made.append(x.shape[-1])
+        now[0] += 1e-3 * x.shape[-1]  # a second a thousand
+        return METHOD.fast(x, factor=factor, sign=sign)
+
+    monkeypatch.setattr(sweeps, "SMALL_MS", 0.1)
+    monkeypatch.setattr(sweeps, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    monkeypatch.setattr(sweeps._Plan, "floor_ms", lambda plan, method, size, direction: 1e-3 * size)
+    settings = {"device": "cpu", "budget_s": QUICK, "directions": (direction,), "time_limit_s": 0.5}
+    method = replace(METHOD, fast=slow)
+    (row,) = measure.sweep([(method, "fast")], [2**16], **settings)
+    assert row["status"] == "too large" and "One call would take about 66 s" in row["reason"]
+    assert 64 <= max(made) <= 500
+    (row,) = measure.sweep([(method, "fast")], [2**8], **settings)
+    assert row["status"] == "ok"
+
+
+def test_cancelled_is_asked_between_all_calls_of_a_row(monkeypatch):
+    since, most = [0], [0]
+
+    def counted(function):
+        def call(x, **options):
+            since[0] += 1
+            most[0] = max(most[0], since[0])
+            return function(x, **options)
+
+        return call
+
+    def asked():
+        since[0] = 0
+        return False
+
+    monkeypatch.setattr(measure.rows, "time_call", lambda call, *rest, **options: measure.Timing(1.0, 1.0, 1.0, 3))
+    method = replace(METHOD, reference=counted(METHOD.reference), fast=counted(METHOD.fast))
+    directions = ("forward", "backward")
+    rows = list(measure.sweep([(method, "fast")], [8, 64], device="cpu", directions=directions, cancelled=asked))
+    assert [row["status"] for row in rows] == 4 * ["ok"]
+    assert most == [1]
 
 
 def test_sweep_can_be_cancelled_between_rows_and_within():

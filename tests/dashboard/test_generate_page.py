@@ -15,8 +15,9 @@ from workbench.dashboard.generate.page import GeneratePage, GenerateState
 from workbench.dashboard.generate.view import TRY, comparison, table
 from workbench.dashboard.generate.work import OFF, UNCACHED, Going, Judgement, Request, Setting, Times, Walk
 from workbench.dashboard.shell import state
-from workbench.dashboard.shell.jobs import Cache, Progress, Worker
+from workbench.dashboard.shell.jobs import Cache, Progress
 from workbench.dashboard.shell.toggles import Configuration
+from workbench.dashboard.shell.worker import Worker
 from workbench.measure import Timing
 from workbench.models import diffusion
 

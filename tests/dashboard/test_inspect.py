@@ -11,8 +11,9 @@ from workbench.dashboard.inspect.page import InspectPage
 from workbench.dashboard.inspect.seeing import Figures, Maps
 from workbench.dashboard.inspect.words import biggest_change, comparison
 from workbench.dashboard.inspect.work import Request, Similarity
-from workbench.dashboard.shell.jobs import Cache, Worker
+from workbench.dashboard.shell.jobs import Cache
 from workbench.dashboard.shell.toggles import Configuration
+from workbench.dashboard.shell.worker import Worker
 from workbench.measure import Timing
 from workbench.tasks.sentences import EXAMPLES
 

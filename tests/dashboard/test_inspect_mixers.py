@@ -13,7 +13,8 @@ from workbench.dashboard.inspect.state import InspectState, why_not
 from workbench.dashboard.inspect.words import TRY
 from workbench.dashboard.inspect.work import Request
 from workbench.dashboard.shell import state, toggles
-from workbench.dashboard.shell.jobs import Cache, Worker
+from workbench.dashboard.shell.jobs import Cache
+from workbench.dashboard.shell.worker import Worker
 
 pytestmark = needs.encoder
 

@@ -6,12 +6,20 @@ import time
 import pytest
 
 from dashboard.visitor import PATIENCE_S, Visitor
-from workbench.dashboard.shell.jobs import Cache, Mailbox, Progress, Worker, sentence
+from workbench.dashboard.shell.jobs import Cache, Mailbox, Progress, sentence
+from workbench.dashboard.shell.worker import Worker
 
 
 @pytest.fixture
 def worker():
-    return Worker()
+    """One that waits for every step: what is first does not depend on how long things take."""
+    return Worker(patience_s=PATIENCE_S)
+
+
+@pytest.fixture
+def impatient():
+    """One that waits for no step."""
+    return Worker(patience_s=0.0)
 
 
 def visitor(worker):
@@ -65,6 +73,83 @@ def test_a_click_is_answered_between_two_steps_of_somebody_elses_sweep(worker):
     assert gate.done == 1
     first.cancel()
     gate.passes.release()
+
+
+def test_a_click_is_answered_inside_a_step_that_asks(worker):
+    (first, _), (second, loop) = visitor(worker), visitor(worker)
+    asks, goes_on, seen = threading.Event(), threading.Event(), []
+
+    def sweep(cancelled):
+        while not goes_on.is_set():
+            assert not cancelled()
+            asks.set()
+        yield "row"
+
+    first.run("sweep", sweep, lambda value: None, lane="long")
+    assert asks.wait(PATIENCE_S)
+    second.run("map", one("here"), seen.append)
+    loop.until(lambda: seen)
+    assert not goes_on.is_set()
+    goes_on.set()
+    loop.until(lambda: not worker.busy)
+
+
+def test_a_step_that_asks_goes_on_however_busy_the_quick_lane_is(worker):
+    (busy, _), (patient, loop) = visitor(worker), visitor(worker)
+    ended = []
+
+    def forever(cancelled):
+        while True:
+            yield Progress(0, 1)
+
+    def sweep(cancelled):
+        for _ in range(5):
+            assert not cancelled()
+        yield "row"
+
+    busy.run("drag", forever, lambda value: None)
+    patient.run("sweep", sweep, lambda value: None, ended.append, lane="long")
+    loop.until(lambda: ended)
+    assert ended[0].state == "done"
+    busy.cancel()
+
+
+def test_a_step_that_does_not_ask_is_not_waited_for_but_by_those_who_must_be_alone(impatient):
+    (first, _), (second, loop), (third, _) = (visitor(impatient) for _ in range(3))
+    gate, seen = Gate(), []
+
+    def timed(cancelled):
+        yield Progress(0, 1, "measuring", alone=True)
+        seen.append("timed")
+        yield "time"
+
+    first.run("sweep", gate, lambda value: None, lane="long")
+    assert gate.entered.acquire(timeout=PATIENCE_S)
+    third.run("times", timed, lambda value: None)
+    second.run("map", one("here"), seen.append)
+    loop.until(lambda: seen)
+    assert seen == ["here"] and gate.done == 0  # the long step is still under way
+    first.cancel()
+    gate.passes.release()
+    loop.until(lambda: not impatient.busy)
+    assert seen == ["here", "timed"]
+
+
+def test_cancel_does_not_wait_for_the_step_and_nothing_of_it_is_heard(worker):
+    (first, loop), (second, other) = visitor(worker), visitor(worker)
+    gate, heard, ended = Gate(), [], []
+    first.run("sweep", gate, heard.append, ended.append, lane="long")
+    behind = second.run("sweep", one("row"), heard.append, ended.append, lane="long")
+    assert gate.entered.acquire(timeout=PATIENCE_S)
+    for desk, turns in ((first, loop), (second, other)):
+        desk.cancel()
+        turns.until(lambda desk=desk: not desk.pending)
+    assert gate.done == 0 and [job.state for job in ended] == ["cancelled", "cancelled"] and behind.over
+    first.run("map", one("next"), heard.append)
+    gate.passes.release()
+    loop.until(lambda: "next" in heard)
+    loop.rest()
+    assert heard == ["next"] and len(ended) == 2
 
 
 def test_long_jobs_of_two_sessions_take_turns(worker):
@@ -168,7 +253,7 @@ def test_a_worker_that_was_stopped_begins_no_step_and_leaves_none_behind():
         worker.submit(session, "x", steps, lambda job, value: None)
     assert begun.wait(PATIENCE_S)
     worker.stop(wait_s=PATIENCE_S)
-    assert not worker._thread.is_alive() and len(seen) == 1
+    assert not any(thread.is_alive() for thread in worker._threads) and len(seen) == 1
     worker.submit("c", "x", steps, lambda job, value: None)
     assert len(seen) == 1
 

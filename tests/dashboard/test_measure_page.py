@@ -6,7 +6,7 @@ from dashboard.visitor import Visitor
 from workbench.dashboard.measure import work as measuring
 from workbench.dashboard.measure.page import MeasurePage, MeasureState
 from workbench.dashboard.measure.work import Request
-from workbench.dashboard.shell.jobs import Worker
+from workbench.dashboard.shell.worker import Worker
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from workbench import measure
 from workbench.dashboard.generate.page import GeneratePage
 from workbench.dashboard.inspect.page import InspectPage
 from workbench.dashboard.shell import toggles
-from workbench.dashboard.shell.jobs import Worker
+from workbench.dashboard.shell.worker import Worker
 from workbench.dashboard.train import racers
 from workbench.dashboard.train.page import TrainPage
 from workbench.models import pretrained

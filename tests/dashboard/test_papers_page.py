@@ -16,7 +16,7 @@ from workbench.dashboard.papers.page import PapersPage, PapersState
 from workbench.dashboard.papers.work import Arithmetic, Picture, Request
 from workbench.dashboard.shell import state
 from workbench.dashboard.shell.figures import NOT_DRAWN, when_drawn
-from workbench.dashboard.shell.jobs import Worker
+from workbench.dashboard.shell.worker import Worker
 
 METHODS = list(catalog.methods())
 

@@ -9,7 +9,7 @@ from toy import PAPER, STROLL, STUDY
 from workbench import catalog, measure
 from workbench.dashboard.papers.studies import Studies, compute
 from workbench.dashboard.shell.figures import Figure
-from workbench.dashboard.shell.jobs import Worker
+from workbench.dashboard.shell.worker import Worker
 
 WALKS = replace(PAPER, studies=(STUDY, STROLL))
 

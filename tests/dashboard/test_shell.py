@@ -5,7 +5,8 @@ import pytest
 from dashboard.visitor import Visitor
 from workbench.dashboard.shell import frame as shell_module
 from workbench.dashboard.shell.frame import PAGES, Shell
-from workbench.dashboard.shell.jobs import Progress, Worker
+from workbench.dashboard.shell.jobs import Progress
+from workbench.dashboard.shell.worker import Worker
 
 
 @pytest.fixture

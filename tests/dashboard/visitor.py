@@ -8,7 +8,8 @@ from typing import ClassVar
 from urllib.parse import urlsplit
 
 from workbench.dashboard.shell import figures
-from workbench.dashboard.shell.jobs import Desk, Worker
+from workbench.dashboard.shell.jobs import Desk
+from workbench.dashboard.shell.worker import Worker
 
 PATIENCE_S = 300.0  # a test that hangs ends at last; how long things take is not judged
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from workbench.measure.memory import tensors
+from workbench.measure.timing import Stop, stop_if
 from workbench.paper import Example, Method
 
 Direction = Literal["forward", "backward"]
@@ -35,30 +36,36 @@ class Check:
 
     @functools.cached_property
     def truth(self) -> list[Tensor]:
-        return self._results("reference", torch.float64)
+        return self.results("reference", torch.float64)
 
     @functools.cached_property
     def derived_budget(self) -> float:
         """Twice the error of ordinary PyTorch in this dtype, and one rounding unit for storing the result."""
         return 2 * self._error_of(self.method.ordinary) + torch.finfo(self.dtype).eps
 
-    def error(self, implementation: str) -> tuple[float, float]:
+    def error(self, implementation: str, cancelled: Stop = None) -> tuple[float, float]:
         """(largest relative error, how large it may be). A stated tolerance gives way to the derived budget where
-        ordinary PyTorch fails it as well: long sums lose digits in every implementation."""
+        ordinary PyTorch fails it as well: long sums lose digits in every implementation.
+
+        ``cancelled()`` is asked between the calls that this takes; ``Cancelled`` is raised when it says yes."""
+        self.truth  # noqa: B018
+        stop_if(cancelled)
         error = self._error_of(implementation)
         stated = self.method.tolerance.get(str(self.dtype)[6:])
         if stated is not None and error <= stated:
             return error, stated
+        stop_if(cancelled)
         return error, max(stated or 0.0, self.derived_budget)
 
     def _error_of(self, implementation: str) -> float:
         if implementation not in self._found:
-            results = self._results(implementation, self.dtype)
+            results = self.results(implementation, self.dtype)
             errors = [relative_error(result, truth) for result, truth in zip(results, self.truth, strict=True)]
             self._found[implementation] = max(errors, key=lambda error: (error != error, error))  # NaN is the largest
         return self._found[implementation]
 
-    def _results(self, implementation: str, dtype: torch.dtype) -> list[Tensor]:
+    def results(self, implementation: str, dtype: torch.dtype) -> list[Tensor]:
+        """What an implementation makes of the example in ``dtype``: outputs, or gradients."""
         backward = self.direction == "backward"
         example = leaves(self.example, dtype, gradients=backward)
         if backward:

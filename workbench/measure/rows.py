@@ -45,7 +45,7 @@ def measure(
         if check:
             stop_if(cancelled)
             check = Check(method, example, direction) if check is True else check
-            row["error"], row["budget"] = check.error(implementation)
+            row["error"], row["budget"] = check.error(implementation, cancelled)
             if not row["error"] <= row["budget"]:
                 reason = f"Differs from the reference by {row['error']:.1e}; {row['budget']:.1e} is allowed."
                 return row | {"status": "wrong", "reason": reason}
@@ -121,11 +121,14 @@ def _figures(
 
     if direction == "forward":
         timing = time_call(run_forward, device, **settings)
+        stop_if(cancelled)
         peak = peak_bytes(run_forward, device)
     else:
+        stop_if(cancelled)
         backward = backward_call(method, implementation, example, rounded_to=dtype)
         timing = time_call(backward, device, **settings)
         del backward
+        stop_if(cancelled)
         peak = peak_bytes(run_both, device)
     flops, moved = work(method, example, direction)
     floor = ceilings(device, str(dtype)[6:]).floor_ms(flops, moved)

@@ -101,10 +101,11 @@ class _Plan:
         example = self.example(method, size)
         note, check = "", True
         if not why_not(method, implementation, example, direction):
-            checked_size, check = self.check(method, size, direction)
+            checked_size, check = self.check(method, size, direction, cancelled)
             if checked_size != size:
                 note = f"Checked at size {checked_size}: the float64 reference takes too long at {size}."
-            # The check has shown how much the reference takes.
+            self.try_out(method, implementation, size, direction, cancelled)
+            # Now it is known how much the reference takes, and how long a call.
             if reason := self.too_large(method, implementation, size, direction):
                 return self.refused(method, implementation, size, direction, reason) | labels
         settings = {"direction": direction, "budget_s": budget_s, "check": check, "cancelled": cancelled}
@@ -172,8 +173,7 @@ class _Plan:
                 f"Needs about {memory.in_words(needed)} (estimate); {memory.in_words(self.memory_limit)} are allowed."
                 + (f" Size {fits} would fit." if fits else "")
             )
-        known = self.timed.get((method.name, implementation, direction), [])
-        predicted_s = _predicted(known, self.floor_ms(method, size, direction)) / 1e3
+        predicted_s = self.predicted_s(method, implementation, size, direction)
         if predicted_s > self.time_limit_s:
             predicted = f"{predicted_s:,.0f}" if predicted_s > 10 else f"{predicted_s:.2g}"
             return f"One call would take about {predicted} s (estimate); {self.time_limit_s:g} s are allowed."
@@ -196,16 +196,47 @@ class _Plan:
             *work(method, self.example(method, size, device="meta"), direction)
         )
 
+    # --- single calls, so that none is begun of which nobody knows how long it takes ---
+
+    def predicted_s(self, method: Method, implementation: str, size: int, direction: Direction) -> float:
+        known = self.timed.get((method.name, implementation, direction), [])
+        return _predicted(known, self.floor_ms(method, size, direction)) / 1e3
+
+    def try_out(self, method: Method, implementation: str, size: int, direction: Direction, cancelled: Stop) -> None:
+        """Where nothing was timed yet and the size is not small: calls, each as large as the one before it says that it
+        may be, until one says whether ``size`` may be. Their times guard the row, and are not shown."""
+        known = self.timed.setdefault((method.name, implementation, direction), [])
+        if known or math.isinf(self.time_limit_s):
+            return
+        tried = 0
+        while True:
+            largest = next((half for half in _halves(size) if self.may_try(method, implementation, half, direction)), 1)
+            if largest in (tried, size):
+                return
+            check = Check(method, self.example(method, largest), direction)
+            for _ in range(2):  # the first is slow for reasons of its own
+                stop_if(cancelled)
+                start = time.perf_counter()
+                memory.peak_bytes(lambda check=check: check.results(implementation, check.dtype), self.device)
+                seconds = time.perf_counter() - start
+            known.append((self.floor_ms(method, largest, direction), 1e3 * seconds))
+            tried = largest
+
+    def may_try(self, method: Method, implementation: str, size: int, direction: Direction) -> bool:
+        if self.timed[method.name, implementation, direction]:
+            return self.predicted_s(method, implementation, size, direction) <= self.time_limit_s
+        return self.floor_ms(method, size, direction) <= SMALL_MS
+
     # --- the check, as large as it can be afforded ---
 
-    def check(self, method: Method, size: int, direction: Direction) -> tuple[int, Check]:
+    def check(self, method: Method, size: int, direction: Direction, cancelled: Stop = None) -> tuple[int, Check]:
         key = (method.name, direction)
         # A small run is mostly overhead, so what it predicts is too slow: climb, and predict anew from every step.
         while True:
             largest = next((half for half in _halves(size) if self.affordable(method, half, direction)), 1)
             if key in self.checks and largest <= self.checks[key][0] <= size:
                 return self.checks[key]
-            self.run_check(method, largest, direction)
+            self.run_check(method, largest, direction, cancelled)
 
     def affordable(self, method: Method, size: int, direction: Direction) -> bool:
         """Whether the reference can run in float64 at this size: it surely can where little is to be done; elsewhere
@@ -226,9 +257,11 @@ class _Plan:
         quick = known is not None and known.seconds * growth <= CHECK_LIMIT_S
         return needed <= self.memory_limit and (small or quick)
 
-    def run_check(self, method: Method, size: int, direction: Direction) -> None:
+    def run_check(self, method: Method, size: int, direction: Direction, cancelled: Stop) -> None:
+        stop_if(cancelled)
         if (method.name, direction) not in self.spent:
             Check(method, self.example(method, 1), direction).truth  # noqa: B018 - what is slow the first time only
+            stop_if(cancelled)
         check = Check(method, self.example(method, size), direction)
         done, start = self.work(method, size, direction), time.perf_counter()
         try:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -25,6 +25,7 @@ Config = ViTConfig | TransformerConfig
 
 CHARACTERS = 200_000  # of the language, in all
 HELD_OUT = 8_000  # of them that nobody trains on
+PART = 50  # held-out images, or pieces of text, that are looked at together
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,8 @@ def train(
     lap: int = 20,
     ticks: bool = False,
 ) -> Iterator[Lap | None]:
-    """Train one model for each configuration; yield laps as they end, and with ``ticks`` None after every step.
+    """Train one model for each configuration; yield laps as they end, and with ``ticks`` None after every step and
+    between the parts of the held-out data, so that a caller can stop there.
 
     All models run ``lap`` steps, then each reports, and so on until ``steps``. They start from the same random numbers
     and see the same batches, so their difference is the configurations'. The optimiser is AdamW, with a warm-up over
@@ -100,7 +102,7 @@ def _run(
                 if ticks:
                     yield None
             loss = racer.mean_loss()
-            validation, accuracy = task.score(racer.model, last=end == steps)
+            validation, accuracy = yield from task.score(racer.model, end == steps, ticks)
             yield Lap(name, end, steps, loss, validation, accuracy, racer.seconds, racer.model)
 
 
@@ -191,12 +193,11 @@ class _Pictures:
         images, labels = drawn
         return cross_entropy(model(images), labels)
 
-    @torch.no_grad()
-    def score(self, model: nn.Module, last: bool) -> tuple[float, float]:
+    def score(self, model: nn.Module, last: bool, ticks: bool) -> Generator[None, None, tuple[float, float]]:
         """Loss and accuracy on the held-out images, 1000 of them at most unless it is the last time."""
         many = None if last else 1000
         labels = self.test_labels[:many]
-        logits = torch.cat([model(part) for part in self.test[:many].split(500)])
+        logits = torch.cat((yield from _forward(model, self.test[:many], ticks)))
         return cross_entropy(logits, labels).item(), (logits.argmax(1) == labels).float().mean().item()
 
 
@@ -224,9 +225,24 @@ class _Language:
     def loss(self, model: nn.Module, pieces: Tensor) -> Tensor:
         return cross_entropy(model(pieces[:, :-1]).flatten(0, 1), pieces[:, 1:].flatten())
 
-    @torch.no_grad()
-    def score(self, model: nn.Module, last: bool) -> tuple[float | None, None]:
-        return (self.loss(model, windows(self.held_out, model.config.tokens)).item() if last else None), None
+    def score(self, model: nn.Module, last: bool, ticks: bool) -> Generator[None, None, tuple[float | None, None]]:
+        """Loss on the held-out text, the last time; None before."""
+        if not last:
+            return None, None
+        pieces = windows(self.held_out, model.config.tokens)
+        logits = torch.cat((yield from _forward(model, pieces[:, :-1], ticks)))
+        return cross_entropy(logits.flatten(0, 1), pieces[:, 1:].flatten()).item(), None
+
+
+def _forward(model: nn.Module, given: Tensor, ticks: bool) -> Generator[None, None, list[Tensor]]:
+    """What the model makes of each ``PART`` of ``given``."""
+    found = []
+    for part in given.split(PART):
+        with torch.no_grad():
+            found.append(model(part))
+        if ticks:
+            yield None
+    return found
 
 
 def windows(text: Tensor, length: int) -> Tensor:

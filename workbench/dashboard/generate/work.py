@@ -191,7 +191,7 @@ def compute(request: Request, device: str) -> Callable[[Cancelled], Iterator[Any
         # Whoever drags a knob wants the next pictures, not these ones' times.
         for _ in range(SETTLE):
             time.sleep(SETTLE_S)
-            yield Progress(3, 4, "measuring")
+            yield Progress(3, 4, "measuring", alone=True)
         key = ("times", setting, *(each.key for each in request.sides.values()))
         if (times := cache.get(key)) is None:
             yield from (times := _Clock(request, walks, device)).rounds()

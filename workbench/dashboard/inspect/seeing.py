@@ -195,13 +195,15 @@ def costs(
     key: tuple, calls: Mapping[str, Callable[[], Callable[[], Any]]], device: str, cancelled: Cancelled
 ) -> Iterator[Progress | Figures]:
     """Time and peak memory of what each side's ``calls`` makes, as ``Figures``, unless they are known by ``key``."""
-    yield Progress(2, STEPS, "measuring")
+    yield Progress(2, STEPS, "measuring", alone=True)
     if (figures := cache.get(key)) is None:
         timings, peaks = {}, {}
         for side, make in calls.items():
             timings[side] = measure.time_call(make(), device, budget_s=BUDGET_S, cancelled=cancelled)
             yield Progress(len(timings) + 1, STEPS, "measuring")
         for side, make in calls.items():
+            if cancelled():
+                return
             peaks[side] = measure.peak_bytes(make(), device)
             yield Progress(3, STEPS, "measuring")
         figures = Figures(timings, peaks, measure.machine_line(measure.machine(device)))

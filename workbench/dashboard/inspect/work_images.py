@@ -146,11 +146,13 @@ def _learn(collection: str) -> Iterator[Progress]:
     if collection == "digits":
         _learned[collection] = vit.pretrained()
         return
-    laps = training.train({"vit": shape(collection)}, collection, **LEARNING)
-    for lap in laps:
-        known = "" if lap.accuracy is None else f", {100 * lap.accuracy:.0f} % right"
-        yield Progress(lap.step, lap.steps, f"the network learns {collection.replace('_', ' ')} first{known}")
-        model = lap.model
+    note = f"the network learns {collection.replace('_', ' ')} first"
+    said = Progress(0, LEARNING["steps"], note)
+    for lap in training.train({"vit": shape(collection)}, collection, **LEARNING, ticks=True):
+        if lap is not None:
+            said = Progress(lap.step, lap.steps, f"{note}, {100 * lap.accuracy:.0f} % right")
+            model = lap.model
+        yield said
     _learned[collection] = model.eval().cpu()
 
 

@@ -22,8 +22,8 @@ import panel as pn
 import param
 from bokeh.plotting import figure as Plot
 
-from workbench.dashboard.shell.jobs import give_way
 from workbench.dashboard.shell.sheets import Sheet, key_of, texts
+from workbench.dashboard.shell.worker import give_way
 
 STATIC = Path(__file__).parents[1] / "static"
 NOT_DRAWN = "What was chosen last could not be drawn here. Nothing else was lost, and the next choice is drawn again."

@@ -25,9 +25,11 @@ from tornado.ioloop import IOLoop, PeriodicCallback
 
 from workbench.dashboard.shell import garbage, state
 from workbench.dashboard.shell.device import device, device_words
-from workbench.dashboard.shell.jobs import Desk, Mailbox, Worker, sentence
+from workbench.dashboard.shell.jobs import Desk, Mailbox, sentence
 from workbench.dashboard.shell.page import Page, stack, text
+from workbench.dashboard.shell.presence import when_left
 from workbench.dashboard.shell.turns import Turns
+from workbench.dashboard.shell.worker import Worker
 
 PAGES = {
     "inspect": ("Inspect", "workbench.dashboard.inspect.page:InspectPage"),
@@ -229,6 +231,7 @@ def open_session() -> None:
         behind.left()
 
     pn.state.onload(loaded)
+    when_left(document, _loops[0].call_later, shell.desk.cancel)
     pn.state.on_session_destroyed(close)
     template = pn.Template((STATIC / "index.html").read_text(encoding="utf-8"), design=Design)
     template.add_panel("body", shell.body)

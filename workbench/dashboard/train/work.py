@@ -28,6 +28,7 @@ from workbench.models.vit import ViTConfig
 from workbench.tasks import images
 
 MOST_SECONDS = 900.0
+MOST_STEP_S = 1.0  # of one step: whoever stops it has the device back after that at the latest
 MOST_BYTES_PART = 0.5  # of the device's memory limit
 TURN_S = 0.03  # so long a race keeps the device, and a step longer
 END = object()
@@ -101,14 +102,22 @@ def estimate(request: Request, device: str) -> Estimate:
         return Estimate({}, 0.0, 0, str(error))
     sizes = request.full_shape
     tokens = config(request, "a").tokens
-    step = sum(_step_seconds(request, side, counts[side], tokens, device) for side in SIDES)
+    pace = _pace.get(device, 1.0)
+    each = [_step_seconds(request, side, counts[side], tokens, device) for side in SIDES]
+    step = sum(each)
+    longest = pace * max(each) * max(1.0, FORWARD * training.PART / sizes["batch"])
     looks = 0 if request.task == GRAMMAR else request.steps / request.lap * scored(request.task) / sizes["batch"]
-    seconds = step * (request.steps + FORWARD * looks) * _pace.get(device, 1.0)
+    seconds = step * (request.steps + FORWARD * looks) * pace
     activations = 2 * 4 * sizes["batch"] * sizes["depth"] * tokens * (16 * sizes["width"] + 4 * HEADS * tokens)
     needed = 16 * sum(counts.values()) + activations
     limit = int(MOST_BYTES_PART * measure.memory_limit(device))
     refused = ""
-    if seconds > MOST_SECONDS:
+    if longest > MOST_STEP_S:
+        refused = (
+            f"One step would take about {longest:.2g} s (estimate), and {MOST_STEP_S:g} s are allowed, since others "
+            "wait for it: choose a smaller width, depth or batch."
+        )
+    elif seconds > MOST_SECONDS:
         fits = max(STEPS.range.low, int(request.steps * MOST_SECONDS / seconds))
         refused = (
             f"This would take about {_duration(seconds)} (estimate), and {_duration(MOST_SECONDS)} are allowed: choose "
@@ -196,7 +205,8 @@ def compute(request: Request, device: str) -> Callable[[Cancelled], Iterator[Any
         )  # fmt: skip
         points: list[Point] = []
         spent = dict.fromkeys(SIDES, 0.0)
-        done, busy, turn = 0, 0.0, 0.0
+        reached, since = dict.fromkeys(SIDES, 0), 0  # steps up to a side's last lap, steps since then
+        busy, turn = 0.0, 0.0
         try:
             while True:
                 began = time.perf_counter()
@@ -209,9 +219,11 @@ def compute(request: Request, device: str) -> Callable[[Cancelled], Iterator[Any
                 if lap is not None:
                     points.append(_point(lap, spent, request.lap))
                     yield points[-1]
+                    reached[lap.name], since = lap.step, 0
                 else:
-                    done += 1
+                    since = min(since + 1, request.lap)  # then come the parts of the held-out data
                 if lap is not None or turn > TURN_S:
+                    done = sum(reached.values()) + since
                     left = busy * (len(SIDES) * request.steps / max(1, done) - 1)
                     step = -(-done // len(SIDES))
                     yield Progress(step, request.steps, f"step {step:,} of {request.steps:,}, {_duration(left)} left")
