@@ -12,6 +12,7 @@ from workbench_widgets.recorded import show_recorded
 from workbench_widgets.sentence import sentence_viewer
 from workbench_widgets.session import begin
 from workbench_widgets.source import show_source
+from workbench_widgets.states import implied_map, state_over_time
 from workbench_widgets.stepper import Frame, record, stepper
 from workbench_widgets.study import run_study
 
@@ -23,6 +24,7 @@ __all__ = [
     "exercise",
     "explore",
     "gantt",
+    "implied_map",
     "predict",
     "race",
     "record",
@@ -33,6 +35,7 @@ __all__ = [
     "show_html",
     "show_recorded",
     "show_source",
+    "state_over_time",
     "stepper",
     "table_html",
 ]

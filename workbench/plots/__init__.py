@@ -21,6 +21,7 @@ from workbench.plots.maps import (
 )
 from workbench.plots.pictures import image_grid, update_image_grid
 from workbench.plots.runs import run_curves, timeline, update_run_curves, update_timeline
+from workbench.plots.states import StatePicture, state_over_time
 from workbench.plots.studies import study_curves, update_study_curves
 from workbench.plots.style import BLUE, DIVERGING, MARKERS, ORANGE, PALETTE, SEQUENTIAL, color_of, colors_of, themed
 
@@ -33,6 +34,7 @@ __all__ = [
     "ORANGE",
     "PALETTE",
     "SEQUENTIAL",
+    "StatePicture",
     "attention_map",
     "bars",
     "block_grid",
@@ -48,6 +50,7 @@ __all__ = [
     "roofline",
     "run_curves",
     "similarity",
+    "state_over_time",
     "study_curves",
     "themed",
     "timeline",
