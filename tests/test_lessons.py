@@ -16,8 +16,10 @@ LESSONS = {slug: importlib.import_module(f"workbench_widgets.lessons.{slug}.ques
 EXERCISES = {f"{slug}-{each.name}": each for slug, lesson in LESSONS.items() for each in lesson.EXERCISES}
 EACH_EXERCISE = pytest.mark.parametrize("exercise", EXERCISES.values(), ids=EXERCISES)
 NUMBERS = {name: each for name, each in EXERCISES.items() if isinstance(each.solution, (int, float))}
+FUNCTIONS = {name: each for name, each in EXERCISES.items() if callable(each.solution)}
 FORMS = {
     "float64": np.float64,
+    "float32": np.float32,
     "a 0-d tensor": lambda number: torch.tensor(number, dtype=torch.float64),
     "a 0-d array": np.array,
     "a fraction": Fraction,
@@ -38,6 +40,51 @@ def test_leaving_it_alone_passes(exercise):
 @pytest.mark.parametrize("exercise", NUMBERS.values(), ids=NUMBERS)
 def test_a_right_number_passes_in_any_form(exercise, form):
     exercise(form(exercise.solution))
+
+
+@pytest.mark.parametrize("exercise", FUNCTIONS.values(), ids=FUNCTIONS)
+def test_a_right_function_that_spoils_its_input_is_refused(exercise):
+    def spoils(*given, **options):
+        result = exercise.solution(*given, **options)
+        for tensor in filter(torch.is_tensor, _flat(given)):
+            tensor.add_(1)
+            spoilt.append(tensor)
+        return result
+
+    spoilt = []
+    try:
+        exercise(spoils)
+    except WrongAnswer as wrong:
+        assert "in place" in str(wrong)
+    else:
+        assert not spoilt, "it took an answer that changes its input"
+
+
+@pytest.mark.parametrize("exercise", FUNCTIONS.values(), ids=FUNCTIONS)
+def test_a_right_function_with_one_dimension_too_many_is_refused(exercise):
+    def deeper(*given, **options):
+        result = exercise.solution(*given, **options)
+        several = isinstance(result, tuple)
+        deep = tuple(part[None] if torch.is_tensor(part) else [part] for part in (result if several else (result,)))
+        return deep if several else deep[0]
+
+    with pytest.raises(WrongAnswer):
+        exercise(deeper)
+
+
+@pytest.mark.parametrize("exercise", FUNCTIONS.values(), ids=FUNCTIONS)
+def test_a_right_function_may_return_arrays(exercise):
+    def arrays(*given, **options):
+        result = exercise.solution(*given, **options)
+        several = isinstance(result, tuple)
+        parts = tuple(part.numpy() if torch.is_tensor(part) else part for part in (result if several else (result,)))
+        return parts if several else parts[0]
+
+    exercise(arrays)
+
+
+def _flat(given):
+    return [inner for each in given for inner in (each if isinstance(each, (list, tuple)) else [each])]
 
 
 @pytest.mark.parametrize("exercise, mistake", [

@@ -1,60 +1,10 @@
-"""Predictions, exercises and the source beside the equations."""
+"""Predictions and the source beside the equations."""
 
 import pytest
 
 from workbench.attention import flash_attention_2 as attention
-from workbench_widgets import exercise, predict, show_source
-from workbench_widgets.exercise import WrongAnswer, close
+from workbench_widgets import predict, show_source
 from workbench_widgets.source import source_lines
-
-
-@exercise(hint="think of six times seven", solution=42, mistakes={"one less": 41}, right="Indeed.")
-def answer(number):
-    """The answer."""
-    close(number, 42, 0, f"{number} is not it.")
-
-
-@exercise(hint="add them", solution=lambda a, b: a + b, mistakes={"multiplies": lambda a, b: a * b})
-def adds(function):
-    assert function(2, 3) == 5, f"2 and 3 give {function(2, 3)}."
-
-
-def test_an_unanswered_exercise_passes_with_a_hint(displayed):
-    answer(...)
-    adds(lambda a, b: ...)
-    adds(lambda a, b: (..., ...))
-    assert displayed.html.count("Not answered yet") == 3 and "six times seven" in displayed.html
-
-
-def test_a_right_answer_is_told_so(displayed):
-    answer(42)
-    adds(lambda a, b: b + a)
-    assert displayed.html.count("Right.") == 2 and "Indeed." in displayed.html
-
-
-@pytest.mark.parametrize("given, message", [(41, "41 is not it"), ("forty-two", "is needed"), (True, "is needed")])
-def test_a_wrong_answer_raises_and_helps(given, message):
-    with pytest.raises(AssertionError, match=message):
-        answer(given)
-
-
-def test_a_wrong_function_raises_and_helps():
-    with pytest.raises(WrongAnswer, match="2 and 3 give 6"):
-        adds(lambda a, b: a * b)
-    with pytest.raises(WrongAnswer, match="needs a return"):
-        adds(lambda a, b: None)
-    with pytest.raises(WrongAnswer, match="stopped with ZeroDivisionError"):
-        adds(lambda a, b: a / 0)
-
-
-def test_a_wrong_answer_shows_no_traceback_of_ours():
-    assert WrongAnswer("that is not it.")._render_traceback_() == ["Not yet: that is not it."]
-
-
-def test_a_solution_is_folded_away(displayed):
-    answer.show_solution()
-    adds.show_solution()
-    assert displayed.html.count("<details>") == 2 and "42" in displayed.html and "lambda" in displayed.html
 
 
 def test_without_a_reader_the_answer_is_taken_and_folded_away():

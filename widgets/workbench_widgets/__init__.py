@@ -11,6 +11,7 @@ from workbench_widgets.race import race
 from workbench_widgets.recorded import show_recorded
 from workbench_widgets.sentence import sentence_viewer
 from workbench_widgets.session import begin
+from workbench_widgets.solutions import show_solutions
 from workbench_widgets.source import show_source
 from workbench_widgets.states import implied_map, state_over_time
 from workbench_widgets.stepper import Frame, record, stepper
@@ -34,6 +35,7 @@ __all__ = [
     "show",
     "show_html",
     "show_recorded",
+    "show_solutions",
     "show_source",
     "state_over_time",
     "stepper",

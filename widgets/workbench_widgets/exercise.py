@@ -9,98 +9,105 @@ runs them all.
 import inspect
 import textwrap
 from collections.abc import Callable, Mapping
-from fractions import Fraction
 from typing import Any
 
 from workbench_widgets import page
+from workbench_widgets.answers import Unanswered, number, numbers, watched
 from workbench_widgets.source import code_html
 
-
-class Unanswered(Exception):
-    """A function that was to be filled in still returns ``...``."""
+Check = Callable[[Any], None]
 
 
 class WrongAnswer(AssertionError):
-    """An answer that does not hold; shown to the learner without a traceback, which would only show our own code."""
+    """An answer that does not hold. The learner reads its sentence in a box: a traceback would show our own code."""
 
     def _render_traceback_(self) -> list[str]:
-        return [f"Not yet: {self}"]
+        return ["Not yet: the sentence above says why."]
 
 
 class Exercise:
-    """A check with a hint, a solution and typical mistakes; made by the decorator ``exercise``."""
+    """A check with a hint in two stages, a solution and typical mistakes; made by the decorator ``exercise``."""
 
-    def __init__(self, check: Callable[[Any], None], hint: str, solution: Any, mistakes: Mapping[str, Any], right: str):
+    def __init__(self, check: Check, hint: tuple[str, str], solution: Any, mistakes: Mapping[str, Any], right: str):
         self.check, self.hint, self.solution, self.mistakes, self.right = check, hint, solution, mistakes, right
         self.name = check.__name__
         self.__doc__ = check.__doc__
 
     def __call__(self, answer: Any = ...) -> None:
-        """Check ``answer``. ``...`` passes with a hint; a wrong one raises ``WrongAnswer``; a right one says so."""
+        """Check ``answer``. ``...`` passes; a wrong one raises ``WrongAnswer``; a right one says so. The hints stand
+        folded under everything but a right answer."""
         try:
-            if answer is ...:
-                raise Unanswered
-            self.check(_watched(answer) if callable(answer) else _plain(answer))
+            self._judge(answer)
         except Unanswered:
-            return _say(f"<b>Not answered yet.</b> Hint: {self.hint}", "wb-open")
+            return self._say("<b>Not answered yet.</b>", "wb-open")
         except AssertionError as wrong:
-            raise WrongAnswer(str(wrong) or self.hint) from None
-        except Exception as error:
-            if not callable(answer):
-                raise WrongAnswer(f"{answer!r} is not an answer that can be checked. {_words(error)}") from error
-            raise WrongAnswer(f"your function stopped with {_words(error)}") from error
-        return _say(f"<b>Right.</b> {self.right}", "wb-right")
+            reason = str(wrong) or "that is not it."
+            self._say(f"<b>Not yet:</b> {page.escape(reason)}", "wb-open")
+            raise WrongAnswer(reason) from wrong.__cause__
+        return page.show_html(f'<div class="wb-box wb-right"><b>Right.</b> {self.right}</div>')
 
-    def show_solution(self) -> None:
-        """One solution, folded away."""
+    def solution_html(self) -> str:
+        """One solution, as HTML."""
         if callable(self.solution):
-            shown = code_html(textwrap.dedent(inspect.getsource(self.solution)).rstrip(), "one solution")
-        else:
-            shown = f"<p><code>{page.escape(self.solution)}</code></p>"
-        page.show_html(f"<details><summary>Show a solution</summary>{shown}</details>")
+            return code_html(textwrap.dedent(inspect.getsource(self.solution)).rstrip(), "one solution")
+        return f"<p><code>{page.escape(self.solution)}</code></p>"
+
+    def _judge(self, answer: Any) -> None:
+        taken = self._taken(answer)
+        try:
+            self.check(taken)
+        except (AssertionError, Unanswered):
+            raise
+        except Exception as error:
+            what = "what your function returns" if callable(answer) else repr(answer)
+            raise WrongAnswer(f"{what} cannot be checked: {type(error).__name__}: {error}") from error
+
+    def _taken(self, answer: Any) -> Any:
+        """The answer as the check takes it: of the kind that the solution is."""
+        if answer is ...:
+            raise Unanswered
+        if callable(self.solution):
+            assert callable(answer), f"a function is needed, not {answer!r}."
+            return _named_errors(watched(answer))
+        if isinstance(self.solution, tuple):
+            return numbers(answer, _shape_of(self.solution))
+        return answer if isinstance(self.solution, str) else number(answer)
+
+    def _say(self, text: str, kind: str) -> None:
+        first, second = self.hint
+        inner = f"<details><summary>A second hint</summary><p>{second}</p></details>"
+        hints = f"<details><summary>A hint</summary><p>{first}</p>{inner}</details>"
+        page.show_html(f'<div class="wb-box {kind}">{text}{hints}</div>')
 
 
 def exercise(
-    *, hint: str, solution: Any, mistakes: Mapping[str, Any], right: str = ""
-) -> Callable[[Callable[[Any], None]], Exercise]:
-    """Make an ``Exercise`` of a check: a function of the answer whose ``assert``\\ s say what is wrong.
+    *, hint: tuple[str, str], solution: Any, mistakes: Mapping[str, Any], right: str = ""
+) -> Callable[[Check], Exercise]:
+    """Make an ``Exercise`` of a check: a function of the answer whose ``assert`` statements say what is wrong.
 
-    ``mistakes`` are wrong answers by what is wrong with them; ``right`` is said after a right answer.
+    ``hint`` is a first nudge and nearly the answer, both of which may hold HTML; ``mistakes`` are wrong answers by what
+    is wrong with them; ``right`` is said after a right answer. The ``solution`` says what kind of answer is taken: a
+    number, (nested) tuples of numbers of its shape, a string, or a function, whose arguments are watched.
+    Raises ``ValueError`` for a hint that has not two stages.
     """
-    return lambda check: Exercise(check, hint, solution, mistakes, right)
+    if isinstance(hint, str) or len(hint) != 2:
+        raise ValueError("a hint has two stages: hint=('a first nudge', 'nearly the answer').")
+    return lambda check: Exercise(check, tuple(hint), solution, mistakes, right)
 
 
-def close(got: Any, expected: float, tolerance: float, message: str) -> None:
-    """Assert that ``got`` is a number within ``tolerance`` (relative) of ``expected``."""
-    assert isinstance(got, (int, float)) and not isinstance(got, bool), f"a number is needed, not {got!r}."
-    assert abs(got - expected) <= tolerance * abs(expected), message
+def _named_errors(function: Callable) -> Callable:
+    """``function``, whose own errors are a wrong answer."""
 
-
-def _plain(answer: Any) -> Any:
-    """A number in whatever form (NumPy's, a tensor or array without dimensions, a fraction) as Python's own, in tuples
-    and lists too; anything else as it is."""
-    if isinstance(answer, (tuple, list)):
-        return type(answer)(map(_plain, answer)) if type(answer) in (tuple, list) else answer
-    if getattr(answer, "ndim", None) == 0 and hasattr(answer, "item"):
-        return answer.item()
-    return float(answer) if isinstance(answer, Fraction) else answer
-
-
-def _watched(function: Callable) -> Callable:
     def call(*arguments: Any, **options: Any) -> Any:
-        result = function(*arguments, **options)
-        parts = result if isinstance(result, tuple) else (result,)
-        if any(part is ... for part in parts):
-            raise Unanswered
-        assert result is not None, "your function returns nothing: it needs a return."
-        return result
+        try:
+            return function(*arguments, **options)
+        except (AssertionError, Unanswered):
+            raise
+        except Exception as error:
+            raise WrongAnswer(f"your function stopped with {type(error).__name__}: {error}") from error
 
     return call
 
 
-def _words(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"
-
-
-def _say(text: str, kind: str) -> None:
-    page.show_html(f'<div class="wb-box {kind}">{text}</div>')
+def _shape_of(solution: Any) -> tuple[int, ...]:
+    return (len(solution), *_shape_of(solution[0])) if isinstance(solution, tuple) else ()

@@ -3,6 +3,7 @@
 from workbench import catalog
 from workbench.models import pretrained
 from workbench.tasks.sentences import EXAMPLES
+from workbench_widgets.answers import close
 from workbench_widgets.exercise import exercise
 from workbench_widgets.predict import Prediction, predict
 
@@ -41,7 +42,10 @@ def one_word() -> Prediction:
 
 
 @exercise(
-    hint="Attention compares every token with every token. How many pairs do 15 tokens make?",
+    hint=(
+        "Attention compares every token with every token, itself included.",
+        "A map has a row for each of the 15 tokens, and a column for each.",
+    ),
     solution=225,
     mistakes={"each pair once": 105, "the tokens": 15},
     right="15 · 15 = 225, for each of 72 heads. With 15,000 tokens it would be 225 million: hence the papers.",
@@ -49,7 +53,7 @@ def one_word() -> Prediction:
 def cells(answer):
     """How many cells has one attention map of this sentence?"""
     assert answer != 105, "a token also looks at itself, and A at B is another cell than B at A."
-    assert answer == 225, f"the sentence has 15 tokens with [CLS] and [SEP]; {answer!r} is not its number of pairs."
+    close(answer, 225, 0, f"the sentence has 15 tokens with [CLS] and [SEP]; {answer} is not its number of pairs.")
 
 
 EXERCISES = (cells,)

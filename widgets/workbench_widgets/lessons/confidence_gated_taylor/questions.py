@@ -9,7 +9,8 @@ import torch
 
 from workbench.generation import confidence_gated_taylor as paper
 from workbench.generation.taylorseer import DerivativeCache
-from workbench_widgets.exercise import close, exercise
+from workbench_widgets.answers import close, number, numbers
+from workbench_widgets.exercise import exercise
 from workbench_widgets.lessons import confidence_gated_taylor as lesson
 from workbench_widgets.lessons import digits as bench
 from workbench_widgets.page import table_html
@@ -90,7 +91,10 @@ PREDICTIONS = (keep_up_to_date, smooth_run, small_model)
 
 
 @exercise(
-    hint="Steps 0 to w are the warm-up, and the last step is always full.",
+    hint=(
+        "An infinite threshold trusts every forecast. Which steps does nobody ask the gate about?",
+        "Steps 0 to w are the warm-up, and the last step is always full.",
+    ),
     solution=4,
     mistakes={"w steps": 3, "forgets the last": 2, "none": 0},
     right="Steps 0, 1, 2 and the last one: the gate cannot do with fewer.",
@@ -102,7 +106,10 @@ def fewest_full_steps(answer):
 
 
 @exercise(
-    hint="Two stacks, of order m₁ + 1 and m_L + 1 tensors; all modules: 2 L (m + 1).",
+    hint=(
+        "How many tensors does a stack of order m hold, and how many stacks are kept in either case?",
+        "Two stacks, of m₁ + 1 and m_L + 1 tensors; all modules: 2 L (m + 1).",
+    ),
     solution=280 / 6,
     mistakes={"the last block alone": 140, "blocks, not modules": 140 / 6, "one stack": 70},
     right="47 times. For DiT-XL/2 that is 3.4 MiB a sample instead of 158.",
@@ -154,8 +161,11 @@ def _without_last(first, threshold, warmup, steps):
 
 
 @exercise(
-    hint="Forecast first, then compare; refresh only when the forecast is refused. The last step is full, whatever the "
-    "gate says.",
+    hint=(
+        "At every step: what may be compared before the step is computed, and when does the cache learn of it?",
+        "Forecast first, then compare; refresh only when the forecast is refused. The last step is full, whatever the "
+        "gate says.",
+    ),
     solution=solved_gate,
     mistakes={
         "refreshes at every step": _always,
@@ -168,18 +178,23 @@ def gate(function):
     """The gate's decisions, order 1."""
     time = torch.arange(31).double()[:, None, None] / 6
     first = 3 + torch.cos(time + torch.randn(3, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64))
-    for threshold in (0.02, 0.05, 0.2):
-        expected = solved_gate(first, threshold, 2, 30)
-        got = list(function(first, threshold, 2, 30))
+    for threshold, warmup, steps in ((0.02, 2, 30), (0.05, 2, 30), (0.2, 2, 30), (0.05, 4, 20)):
+        decided = paper.decide(first[None, :steps], threshold=threshold, warmup=warmup).full[0]
+        expected = tuple(decided.nonzero()[0].tolist())
+        returned = function(first[:steps], threshold, warmup, steps)
+        got = numbers(returned, (len(returned),))
         assert got == expected, (
-            f"with threshold {threshold} it computes {len(got)} steps, {got[:8]} ...; the gate computes "
-            f"{len(expected)}, {expected[:8]} ... Is the cache refreshed only when the forecast was refused? "
-            "Is the last step full?"
+            f"with threshold {threshold}, w = {warmup} and {steps} steps it computes {len(got)} steps, {got[:8]} ...; "
+            f"the gate computes {len(expected)}, {expected[:8]} ... Is the cache refreshed only when the forecast was "
+            "refused? Is the last step full?"
         )
 
 
 @exercise(
-    hint="The gate of order 1 trusts what moves on a straight line. The first-block cache trusts what does not move.",
+    hint=(
+        "Either trusts what it can foresee. What does each of the two expect of the next step?",
+        "The gate of order 1 trusts what moves on a straight line. The first-block cache trusts what does not move.",
+    ),
     solution=lambda step: 10.0 + step,
     mistakes={
         "nothing moves": lambda step: 10.0,
@@ -191,7 +206,7 @@ def gate(function):
 def fast_and_straight(function):
     """A first-block output, as a function of the step 0 to 39, that the gate trusts and a first-block cache does not:
     at most 6 full steps against at least 15."""
-    values = torch.tensor([float(function(step)) for step in range(40)], dtype=torch.float64)[None, :, None, None]
+    values = torch.tensor([number(function(step)) for step in range(40)], dtype=torch.float64)[None, :, None, None]
     gated = int(paper.decide(values, threshold=0.05).full.sum())
     changed, before = 1, values[:, 0]
     for step in range(1, 40):

@@ -11,7 +11,8 @@ from workbench import measure
 from workbench.attention import hierarchical_self_attention as paper
 from workbench.attention.flash_attention_2 import flash_attention_2
 from workbench.attention.hierarchical_self_attention import Tree, hierarchical_attention
-from workbench_widgets.exercise import close, exercise
+from workbench_widgets.answers import close, parts, same
+from workbench_widgets.exercise import exercise
 from workbench_widgets.lessons import hierarchical_self_attention as lesson
 from workbench_widgets.page import table_html
 from workbench_widgets.predict import Prediction, predict
@@ -119,7 +120,10 @@ PREDICTIONS = (average, both_ends, same_share, cheapest_group)
 
 
 @exercise(
-    hint="64 groups have 16² weights each. How many children has the root?",
+    hint=(
+        "A family of c children has c² weights. Which families are there?",
+        "64 groups have 16² weights each, and the root is a family of 64.",
+    ),
     solution=64 * 16**2 + 64**2,
     mistakes={"all": 1024**2, "the groups alone": 64 * 16**2, "the root alone": 64**2, "16 groups": 16 * 64**2 + 16**2},
     right="64 · 256 + 64² = 20,480: a fiftieth of the 1,048,576 of softmax.",
@@ -132,7 +136,10 @@ def count_weights(answer):
 
 
 @exercise(
-    hint="Two numbers, log(e⁰ + e²) and log(e¹ + e¹); then their mean.",
+    hint=(
+        "Every row has a partition function of its own. What comes first, the logarithm or the mean?",
+        "Two numbers, log(e⁰ + e²) and log(e¹ + e¹); then their mean.",
+    ),
     solution=(math.log(1 + math.e**2) + math.log(2 * math.e)) / 2,
     mistakes={
         "the logarithm of the mean": math.log((1 + math.e**2 + 2 * math.e) / 2),
@@ -182,7 +189,10 @@ def _no_energy(scores, inside, count):
 
 
 @exercise(
-    hint="Put log |C| on every column and −φ of the children on the diagonal. Softmax of the rows; a mean by leaves.",
+    hint=(
+        "A sibling stands for all its leaves, and a child for itself by its energy. Where do both go in the scores?",
+        "Put log |C| on every column and −φ of the children on the diagonal. Softmax of the rows; a mean by leaves.",
+    ),
     solution=solved_family,
     mistakes={
         "forgets how large the siblings are": _no_counts,
@@ -195,23 +205,28 @@ def _no_energy(scores, inside, count):
 def one_family(function):
     """The step of one family: its weights and its energy."""
     generator = torch.Generator().manual_seed(2)
-    query, key = (torch.randn(1, 1, 6, 4, generator=generator, dtype=torch.float64) for _ in range(2))
-    tree = Tree.from_nested([[0, 1, 2], 3, [4, 5]])
-    inside, weights = paper.upward(query, key, tree, 0.5)
-    children = tree.children[0]
-    scores = (paper.means(query, tree, children) @ paper.means(key, tree, children).mT)[0, 0] * 0.5
-    count = torch.tensor([3.0, 1.0, 2.0], dtype=torch.float64)
-    found, energy = function(scores, torch.stack([inside[child][0, 0] for child in children]), count)
-    assert found.shape == (3, 3), f"the weights must be (3, 3), not {tuple(found.shape)}."
-    off = (found - weights[0][0, 0]).abs()
-    assert off.diagonal().max() < 1e-9, (
-        "the shares that children keep are wrong. The diagonal is −φ of the child, without log |C|: its energy counts "
-        "its leaves already. A sibling C has |C| leaves, so its column gets log |C|."
-    )
-    assert off.max() < 1e-9, "the shares that go to siblings are wrong: does a large sibling get more than a small one?"
-    assert abs(float(energy - inside[0][0, 0])) < 1e-9, (
-        "the weights are right, the energy is not: a child with three leaves has three rows, and counts three times."
-    )
+    for nested, leaves in (([[0, 1, 2], 3, [4, 5]], [3, 1, 2]), ([[0, 1], [2, 3, 4, 5]], [2, 4])):
+        query, key = (torch.randn(1, 1, 6, 4, generator=generator, dtype=torch.float64) for _ in range(2))
+        tree = Tree.from_nested(nested)
+        inside, weights = paper.upward(query, key, tree, 0.5)
+        children = tree.children[0]
+        scores = (paper.means(query, tree, children) @ paper.means(key, tree, children).mT)[0, 0] * 0.5
+        count = torch.tensor(leaves, dtype=torch.float64)
+        got = function(scores, torch.stack([inside[child][0, 0] for child in children]), count)
+        found, energy = parts(got, "weights", "−φ")
+        same(
+            found,
+            weights[0][0, 0],
+            "The diagonal is −φ of the child, without log |C|: its energy counts its leaves already. A sibling C has "
+            "|C| leaves, so its column gets log |C|.",
+            what=f"for children with {leaves} leaves the matrix of weights",
+        )
+        same(
+            energy,
+            inside[0][0, 0],
+            "A child with three leaves has three rows, and counts three times.",
+            what="the weights are right, but −φ of the family",
+        )
 
 
 def solved_two_levels(query, key, value, block):
@@ -251,8 +266,11 @@ def _no_block_size(query, key, value, block):
 
 
 @exercise(
-    hint="Local scores (G, g, g) and their mean logsumexp; coarse scores (G, G) of means, + log g, that mean on the "
-    "diagonal; softmax; the diagonal scales local attention, the rest multiplies mean values.",
+    hint=(
+        "One softmax over the groups shares a unit out; local attention spends what a group keeps.",
+        "Local scores (G, g, g) and their mean logsumexp; coarse scores (G, G) of means, + log g, that mean on the "
+        "diagonal; softmax; the diagonal scales local attention, the rest multiplies mean values.",
+    ),
     solution=solved_two_levels,
     mistakes={
         "local attention alone": _local_only,
@@ -263,15 +281,14 @@ def _no_block_size(query, key, value, block):
 )
 def two_levels(function):
     """Hierarchical attention in two levels, without a tree."""
-    for block in (1, 3, 4):
-        inputs = lesson.grouped_tokens(12, group=4, spread=0.7)
-        expected = hierarchical_attention.reference(*inputs.values(), block=block)[0, 0]
-        found = function(*(x[0, 0] for x in inputs.values()), block)
-        assert found.shape == expected.shape, f"the output must be {tuple(expected.shape)}, not {tuple(found.shape)}."
-        off = float((found - expected).abs().max())
-        assert off < 1e-9, (
-            f"with groups of {block} the output is off by {off:.2g}. Each group shares one unit between itself (the "
-            "mean of its rows' logsumexp) and its siblings (score of the means + log g)."
+    for tokens, block, head_dim in ((12, 1, 16), (12, 3, 16), (12, 4, 16), (10, 5, 8)):
+        inputs = lesson.grouped_tokens(tokens, group=4, spread=0.7, head_dim=head_dim)
+        same(
+            function(*(x[0, 0] for x in inputs.values()), block),
+            hierarchical_attention.reference(*inputs.values(), block=block)[0, 0],
+            "Each group shares one unit between itself (the mean of its rows' logsumexp) and its siblings (score of "
+            "the means + log g).",
+            what=f"for {tokens} tokens in groups of {block} the output",
         )
 
 
@@ -279,7 +296,10 @@ EXACT = ((2.0, 0.0, 0.0, 0.0), (0.0, 2.0, 0.0, 0.0), (0.0, 0.0, 1.0, 0.0), (0.0,
 
 
 @exercise(
-    hint="Softmax must happen to be tied. Both rows of a pair must give equal weights outside, after normalisation.",
+    hint=(
+        "Softmax must happen to be tied: what do the two rows of a pair have in common then?",
+        "Equal scores for the other pair, and rows whose sums of e^score inside are equal, too.",
+    ),
     solution=EXACT,
     mistakes={
         "tied scores, but rows with different sums": ((2.0, 0.0, 0.0, 0.0), (0.0, 0.0, 0.0, 0.0), *EXACT[2:]),
@@ -293,7 +313,6 @@ EXACT = ((2.0, 0.0, 0.0, 0.0), (0.0, 2.0, 0.0, 0.0), (0.0, 0.0, 1.0, 0.0), (0.0,
 def no_gap(answer):
     """Scores of four tokens in two pairs, different inside the pairs, for which hierarchical attention is softmax."""
     scores = torch.tensor(answer, dtype=torch.float64)
-    assert scores.shape == (4, 4), f"four rows of four scores are needed, not {tuple(scores.shape)}."
     inside = [scores[:2, :2], scores[2:, 2:]]
     assert all(float(part.max() - part.min()) > 0.1 for part in inside), "inside both pairs the scores must differ."
     identity = torch.eye(4, dtype=torch.float64)[None, None]

@@ -8,7 +8,8 @@ import math
 import torch
 
 from workbench.feedforward import polycom as paper
-from workbench_widgets.exercise import close, exercise
+from workbench_widgets.answers import close, same, shaped
+from workbench_widgets.exercise import exercise
 from workbench_widgets.lessons import polycom as lesson
 from workbench_widgets.page import table_html
 from workbench_widgets.predict import Prediction, predict
@@ -86,14 +87,16 @@ PREDICTIONS = (ten_times, one_outlier, pieces_for_a_square, memory_kept)
 
 
 @exercise(
-    hint="P(x) = a₀ + a₁ x₊ + a₂ x₊² + a₃ x₊³. Which one term is left?",
+    hint=(
+        "PolyReLU is a polynomial of ReLU(x). Which power of it is ReLU²?",
+        "P(x) = a₀ + a₁ x₊ + a₂ x₊² + a₃ x₊³, and only the term with x₊² is left.",
+    ),
     solution=(0, 0, 1, 0),
     mistakes={"ReLU": (0, 1, 0, 0), "the official code's order": (0, 1, 0), "all of them": (1, 1, 1, 1)},
     right="So a network of ReLU² is a PolyReLU network too, and training may move away from it.",
 )
 def as_relu_squared(answer):
     """Coefficients (a0, a1, a2, a3) with which PolyReLU is ReLU squared."""
-    assert len(answer) == 4, f"four coefficients are needed, a₀ to a₃, not {len(answer)}."
     bias, *weight = (torch.tensor([float(number)], dtype=torch.float64) for number in answer)
     x = torch.linspace(-2, 2, 41, dtype=torch.float64)
     got = paper.poly_relu(x, torch.cat(weight), bias)
@@ -101,7 +104,10 @@ def as_relu_squared(answer):
 
 
 @exercise(
-    hint="SwiGLU has three matrices of width × hidden, a block without a gate has two.",
+    hint=(
+        "Count the matrices of width × hidden in either block.",
+        "SwiGLU has three, a block without a gate has two: 3 · 5504 = 2 · hidden.",
+    ),
     solution=8256,
     mistakes={"the same size": 5504, "twice": 11008, "two thirds": 3669},
     right="5504 · 3 / 2 = 8256, the size that the official launch script uses.",
@@ -132,7 +138,10 @@ def _over_the_wrong_axis(x, weight, eps):
 
 
 @exercise(
-    hint="N_p(x) = x^p · r_p with one r_p for each row. What is left of PolyNorm once r₁, r₂, r₃ are known?",
+    hint=(
+        "N_p(x) = x^p · r_p with one r_p for each row. What is left of PolyNorm once r₁, r₂, r₃ are known?",
+        "c_p = weight_p · r_p, and r_p is one over the root of (the mean of x^(2p) over the row, plus eps).",
+    ),
     solution=solved_row_polynomial,
     mistakes={
         "mean of squares without the root": _without_root,
@@ -144,17 +153,18 @@ def _over_the_wrong_axis(x, weight, eps):
 )
 def row_polynomial(function):
     """PolyNorm as one cubic for each row."""
-    x = torch.randn(5, 24, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 1.5
-    weight = torch.tensor([0.5, -0.2, 0.9], dtype=torch.float64)
-    got = function(x, weight, 1e-6)
-    assert got.shape == (5, 3), f"three coefficients for each of the 5 rows are needed, not {tuple(got.shape)}."
-    value = ((got[:, 2:] * x + got[:, 1:2]) * x + got[:, :1]) * x
-    truth = paper.poly_norm(x, weight, lesson.NO_BIAS)
-    ratio = float(value.norm() / truth.norm())
-    assert torch.allclose(value, truth), (
-        f"the cubic differs from PolyNorm (their sizes are as {ratio:.3g} to 1). c_p = weight_p · r_p, with "
-        "r_p = (mean of x^(2p) over the row + eps)^(−1/2)."
-    )
+    generator = torch.Generator().manual_seed(0)
+    for rows, hidden, eps in ((5, 24, 1e-6), (1, 3, 1e-3), (4, 7, 1e-2)):
+        x = 1.5 * torch.randn(rows, hidden, generator=generator, dtype=torch.float64)
+        weight = torch.randn(3, generator=generator, dtype=torch.float64)
+        coefficients = shaped(function(x, weight, eps), (rows, 3), what="the matrix of coefficients")
+        cubic = sum(c[:, None] * x**p for p, c in enumerate(coefficients.T, start=1))
+        same(
+            cubic.to(coefficients.dtype),
+            paper.poly_norm(x, weight, lesson.NO_BIAS, eps=eps),
+            "c_p = weight_p · r_p, with r_p = (mean of x^(2p) over the row + eps)^(−1/2).",
+            what=f"for {rows} rows of {hidden} numbers and eps = {eps:g}, the cubic beside PolyNorm",
+        )
 
 
 def solved_product(x, y, unit):
@@ -165,34 +175,40 @@ def solved_product(x, y, unit):
 
 
 @exercise(
-    hint="(x + y)² − (x − y)² = 4 x y, and z² is two units: one for z > 0, one for z < 0.",
+    hint=(
+        "Which difference of two squares leaves x y alone? And how many units does one square take?",
+        "(x + y)² − (x − y)² = 4 x y, and z² is two units: one for z > 0, one for z < 0.",
+    ),
     solution=solved_product,
     mistakes={
         "only positive sides": lambda x, y, unit: (unit(x + y) - unit(x - y)) / 4,
         "without the quarter": lambda x, y, unit: 4 * solved_product(x, y, unit),
         "the product itself": lambda x, y, unit: x * y,
+        "asks a unit and multiplies": lambda x, y, unit: 0 * unit(x) + x * y,
     },
     right="Four units, exact. So a gate, which multiplies two projections, is within reach of a block without one.",
 )
 def product(function):
     """A product out of PolyReLU units."""
-    asked = []
-
-    def unit(z):
-        asked.append(z)
-        return torch.relu(z) ** 2
-
-    x, y = torch.randn(2, 50, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    got = function(x, y, unit)
-    assert asked, "use unit(...): the point is to multiply without multiplying."
-    worst = int((got - x * y).abs().argmax())
-    assert torch.allclose(got, x * y), (
-        f"for x = {x[worst]:.2f}, y = {y[worst]:.2f} it gives {got[worst]:.3f}, x y is {x[worst] * y[worst]:.3f}."
-    )
+    generator = torch.Generator().manual_seed(0)
+    for size, factor in ((50, 1), (3, 1), (50, 3)):
+        x, y = torch.randn(2, size, generator=generator, dtype=torch.float64)
+        got = function(x, y, lambda z, factor=factor: factor * torch.relu(z) ** 2)
+        if factor == 1:
+            message = "It must be x y, number by number: which squares are needed, and does each count both signs?"
+        else:
+            message = (
+                "It does not come from the units: with units that give three times as much the sum must be three times "
+                "as much. The point is to multiply without multiplying."
+            )
+        same(got, factor * x * y, message)
 
 
 @exercise(
-    hint="ε = 10⁻⁶ is added to the mean of x², x⁴ and x⁶. For which x are those not much larger than ε?",
+    hint=(
+        "What in the formula of the scale does not grow with x?",
+        "ε = 10⁻⁶ is added to the mean of x², x⁴ and x⁶. For which x are those not much larger than ε?",
+    ),
     solution=(0.05, -0.02, 0.03, 0.04),
     mistakes={"an ordinary row": (1.0, -0.5, 0.3, 2.0), "zeros": (0.0, 0.0, 0.0, 0.0), "too few": (0.05,)},
     right="The mean of x⁶ is far below ε there, so the cubic term fades. Every implementation does that; "
@@ -200,8 +216,7 @@ def product(function):
 )
 def breaks_invariance(answer):
     """A row of four numbers, not all zero, for which PolyNorm(2x) differs from PolyNorm(x) by more than 1 %."""
-    x = torch.tensor([float(number) for number in answer], dtype=torch.float64)
-    assert x.shape == (4,), f"four numbers are needed, not {len(x)}."
+    x = torch.tensor(answer, dtype=torch.float64)
     assert x.abs().max() > 0, "a row of zeros gives the bias whatever you multiply it by: that breaks nothing."
     once, twice = (paper.poly_norm(factor * x, lesson.THIRDS, lesson.NO_BIAS) for factor in (1, 2))
     difference = float((once - twice).norm() / twice.norm())

@@ -6,7 +6,8 @@ A test runs every solution and every mistake. If you are here to learn: solve th
 import torch
 
 from workbench.generation import taylorseer as paper
-from workbench_widgets.exercise import close, exercise
+from workbench_widgets.answers import close, number, same
+from workbench_widgets.exercise import exercise
 from workbench_widgets.lessons import digits as bench
 from workbench_widgets.lessons import taylorseer as lesson
 from workbench_widgets.page import table_html
@@ -84,7 +85,10 @@ PREDICTIONS = (parabola, newton_far_away, same_label)
 
 
 @exercise(
-    hint="The first two steps are full; of the other 48 every 5th is.",
+    hint=(
+        "Which steps are full before the interval begins to count?",
+        "The first two steps are full; of the other 48 every 5th is.",
+    ),
     solution=11,
     mistakes={"steps / N": 10, "forgets the start": 9, "one too many": 12},
     right="2 + ⌊48 / 5⌋ = 11, so 4.55 times fewer network calls.",
@@ -95,7 +99,10 @@ def network_calls(answer):
 
 
 @exercise(
-    hint="2 L modules, m + 1 tensors each, and with guidance the batch counts twice.",
+    hint=(
+        "How many modules have 28 blocks, how many tensors does each keep, and how large is one, with guidance?",
+        "2 L modules, m + 1 tensors each, and with guidance the batch counts twice.",
+    ),
     solution=2 * 28 * 4 * 2 * 256 * 1152 * 2 / 2**20,
     mistakes={
         "one tensor for each derivative, but not the value": 2 * 28 * 3 * 2 * 256 * 1152 * 2 / 2**20,
@@ -113,8 +120,8 @@ def cache_size(answer):
 def solved_forecast(values, steps, now, order):
     """The forecast at step ``now`` from features ``values`` computed at ``steps`` (both lists, oldest first)."""
     stack = []
-    for number, value in enumerate(values):
-        gap = steps[number] - steps[number - 1] if number else 1
+    for place, value in enumerate(values):
+        gap = steps[place] - steps[place - 1] if place else 1
         new = [value]
         for old in stack[:order]:
             new.append((new[-1] - old) / gap)
@@ -128,8 +135,8 @@ def solved_forecast(values, steps, now, order):
 
 def _without_factorials(values, steps, now, order):
     stack = []
-    for number, value in enumerate(values):
-        stack = paper.refreshed(stack, value, steps[number] - steps[number - 1] if number else 1, order)
+    for place, value in enumerate(values):
+        stack = paper.refreshed(stack, value, steps[place] - steps[place - 1] if place else 1, order)
     return sum((now - steps[-1]) ** power * entry for power, entry in enumerate(stack))
 
 
@@ -141,7 +148,10 @@ def _gap_of_one(values, steps, now, order):
 
 
 @exercise(
-    hint="Keep a list: new = [F]; then new[i + 1] = (new[i] − old[i]) / gap for as many i as old has, up to the order.",
+    hint=(
+        "Go through the features from the oldest to the newest. What does a new one do to the differences kept so far?",
+        "Keep a list: new = [F]; then new[i + 1] = (new[i] − old[i]) / gap for as many i as old has, up to the order.",
+    ),
     solution=solved_forecast,
     mistakes={
         "forgets the factorials": _without_factorials,
@@ -152,22 +162,25 @@ def _gap_of_one(values, steps, now, order):
 )
 def forecast(function):
     """The algorithm, for one module."""
-    values = torch.randn(5, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    steps, now = [0, 1, 5, 9, 13], 16
-    for order in (0, 1, 3):
+    generator = torch.Generator().manual_seed(0)
+    for order, steps, now in ((0, [0, 1, 5], 7), (1, [0, 1, 5, 9], 11), (3, [0, 1, 5, 9, 13], 16), (3, [0, 2, 3], 3)):
+        values = torch.randn(len(steps), 3, generator=generator, dtype=torch.float64)
         cache = paper.DerivativeCache(order)
         for step, value in zip(steps, values, strict=True):
             cache.refresh(step, value)
-        got, truth = function(list(values), steps, now, order), cache.forecast(now)
-        assert torch.allclose(torch.as_tensor(got, dtype=torch.float64), truth), (
-            f"with order {order} it gives {torch.as_tensor(got).tolist()}, the cache's forecast is {truth.tolist()}. "
-            "Check the gap that divides, and x^i / i!."
+        same(
+            function(list(values), steps, now, order),
+            cache.forecast(now),
+            "Check the gap that divides, and x^i / i!.",
+            what=f"the forecast of order {order} for step {now} from the steps {steps}",
         )
 
 
 @exercise(
-    hint="Forecasts are weighted sums of differences, and a difference of features that all lie on one line is exact. "
-    "What must a curve do so that its newest value says nothing about the next ones?",
+    hint=(
+        "A forecast of order 1 is exact on a line. What must a curve do so that its last slope misleads?",
+        "Let it jump and then stand still: the slope measured across the jump is carried on for a whole interval.",
+    ),
     solution=lambda step: float((step - 1) % 8 >= 4),
     mistakes={
         "a straight line": lambda step: 2.0 * step,
@@ -179,7 +192,7 @@ def forecast(function):
 )
 def reuse_wins(function):
     """A feature, as a function of the step 0 to 39, for which reuse beats order 1 (N = 4)."""
-    features = torch.tensor([float(function(step)) for step in range(40)], dtype=torch.float64)[None, :, None, None]
+    features = torch.tensor([number(function(step)) for step in range(40)], dtype=torch.float64)[None, :, None, None]
     off = [float((paper.taylorseer(features, interval=4, order=order) - features).abs().mean()) for order in (0, 1)]
     assert off[0] < off[1], f"reuse is off by {off[0]:.3g} on average and order 1 by {off[1]:.3g}: it does not win."
 
