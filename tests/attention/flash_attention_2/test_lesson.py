@@ -9,7 +9,7 @@ from workbench.attention import flash_attention_2 as paper
 from workbench.attention.flash_attention_2 import reference
 from workbench.paper import Example
 from workbench_widgets.lessons import flash_attention_2 as lesson
-from workbench_widgets.lessons.flash_attention_2 import questions, steps
+from workbench_widgets.lessons.flash_attention_2 import counting, questions, steps
 
 
 def test_the_prediction_about_blocks_takes_whichever_is_faster_here():
@@ -25,6 +25,38 @@ def test_the_numbers_in_the_text():
     by_hand = lesson.by_hand(scores, values, block=2)
     assert all(number in by_hand for number in ("0.1353", "1.3679", "1.2349", "1.68"))
     assert abs(0.1353 * 1.3679 + 1.0498 - 1.2349) < 1e-4
+
+
+def test_everything_is_counted_on_both_sides():
+    counted = counting.count_all([16, 64], tokens=128, head_dim=8)
+    direct = counted["direct formula"].counts
+    assert direct["matrix products (FLOPs)"] == 4 * 128 * 128 * 8
+    assert direct["divisions"] == direct["exponentials, logarithms"] == direct["multiplications"] == 128 * 128
+    for name, blocks in (("blocks of 16", 8), ("blocks of 64", 2)):
+        ours = counted[name].counts
+        assert ours["matrix products (FLOPs)"] == direct["matrix products (FLOPs)"]
+        assert ours["divisions"] == 128 * 8
+        # what was summed is corrected in every block, l and the output; the query is scaled once
+        assert ours["multiplications"] == 128 * blocks * (8 + 1) + 128 * 8
+        assert ours["exponentials, logarithms"] == 128 * 128 + 128 * blocks + 128
+
+
+def test_the_rest_of_the_arithmetic_depends_on_the_blocks_and_the_sum_does_not():
+    first, *others = counting.count_all((16, 64, 128, 256)).values()
+    assert all(abs(each.total / first.total - 1) < 0.03 for each in others)
+    rest = [each.outside / first.outside for each in others]
+    assert rest == sorted(rest, reverse=True) and rest[0] > 2 and rest[-1] < 1
+
+
+def test_blocks_in_any_order_give_the_same():
+    scores = torch.tensor([1.0, 2.0, 4.0, 1.0, 3.0, 0.0], dtype=torch.float64)
+    values = torch.randn(6, 2, dtype=torch.float64)
+    rows = lesson.any_order(scores, values).split("</tr>")[1:4]
+    assert len({row.split("</td>")[0] for row in rows}) == 3 and len({row.split("</td>", 1)[1] for row in rows}) == 1
+
+
+def test_one_number_a_row_stands_for_the_weights():
+    assert lesson.row_dots() < 1e-12
 
 
 def test_the_printed_formula_is_right_only_while_the_maximum_does_not_grow():
@@ -89,6 +121,7 @@ def test_what_the_text_says_about_the_recorded_measurements():
 def test_the_claims_of_a_gpu():
     measured = lesson.on_a_gpu("cuda")
     assert all(np.isfinite(value) for value in measured.values())
+
 
 # --- the walk --------------------------------------------------------------------------------------------------------
 

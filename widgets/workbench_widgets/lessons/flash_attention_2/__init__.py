@@ -1,12 +1,10 @@
 """The lesson on FlashAttention-2: inputs that show the idea, counts, tables, measurements."""
 
 import math
-from collections.abc import Mapping
 
 import torch
 from bokeh.model import Model
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from workbench import measure, plots
 from workbench.attention import flash_attention_2 as paper
@@ -14,11 +12,8 @@ from workbench.attention.standard import direct
 from workbench.paper import Example
 from workbench.plots import svg
 from workbench_kernels.attention.flash_attention import flash_attention
+from workbench_widgets.lessons.flash_attention_2.counting import Arithmetic
 from workbench_widgets.page import table_html
-
-TENSOR_CORE_RATIO = 16
-"""What a FLOP outside the matrix units costs on an A100, in FLOPs inside them (Sec. 3.1: 312 against 19.5 TFLOP/s)."""
-
 
 # --- inputs and pictures ---------------------------------------------------------------------------------------------
 
@@ -99,6 +94,20 @@ def by_hand(scores: Tensor, value: Tensor, block: int) -> str:
     return table_html(heads, rows, caption)
 
 
+def any_order(scores: Tensor, value: Tensor, block: int = 2) -> str:
+    """What one row has summed after all of its blocks, whatever their order: m, ℓ, Õ for three orders."""
+    starts, rows = list(range(0, len(scores), block)), []
+    for order in (starts, starts[::-1], starts[1:] + starts[:1]):
+        state = [scores.new_tensor(-torch.inf), scores.new_zeros(()), value.new_zeros(value.shape[1])]
+        for start in order:
+            part = slice(start, start + block)
+            *state, _ = paper.online_softmax_step(scores[part], value[part], *state)
+        maximum, normaliser, accumulator = state
+        names = ", ".join(f"{start} and {start + block - 1}" for start in order)
+        rows.append((f"keys {names}", f"{maximum:.0f}", f"{normaliser:.6f}", vector(accumulator)))
+    return table_html(("order", "m", "ℓ", "Õ"), rows)
+
+
 def vector(numbers: Tensor) -> str:
     """A vector for people."""
     return "(" + ", ".join(f"{number:.4g}" for number in numbers.tolist()) + ")"
@@ -117,37 +126,6 @@ def printed_formula(scores: Tensor, value: Tensor, block: int) -> Tensor:
         accumulator = rescale * accumulator + weights @ value[start : start + block]
         maximum = larger
     return accumulator / normaliser
-
-
-def count_updates(tokens: int = 1024, head_dim: int = 64, block: int = 64) -> dict[str, paper.Operations]:
-    """The operations of both updates, version 1 and version 2, on one head without a mask."""
-    inputs = [tensor[0, 0].float() for tensor in related_tokens(tokens, head_dim).values()]
-    blocks = {"block_rows": block, "block_columns": block}
-    return {update: paper.trace(*inputs, **blocks, update=update).operations for update in ("v1", "v2")}
-
-
-def outside_matrix_units(operations: paper.Operations) -> int:
-    """Operations that no matrix unit can do."""
-    return operations.exponentials + operations.rescale_multiplications + operations.divisions
-
-
-def weighted(operations: paper.Operations) -> int:
-    """All work in units of a matrix FLOP."""
-    return operations.matmul_flops + TENSOR_CORE_RATIO * outside_matrix_units(operations)
-
-
-def operations_table(counted: Mapping[str, paper.Operations]) -> str:
-    """The counts side by side, with the time that they take in units of a matrix FLOP."""
-    labels = {
-        "matmul_flops": "matrix-product FLOPs",
-        "exponentials": "exponentials",
-        "rescale_multiplications": "rescale multiplications",
-        "divisions": "divisions",
-    }
-    rows = [(label, *(f"{getattr(each, name):,}" for each in counted.values())) for name, label in labels.items()]
-    totals = (f"{weighted(each):,}" for each in counted.values())
-    rows.append((f"matrix FLOPs + {TENSOR_CORE_RATIO} × the rest", *totals))
-    return table_html(("", *(f"update {name}" for name in counted)), rows)
 
 
 def traffic(tokens: int, head_dim: int = 64, rows: int = 128, size: int = 2) -> dict[str, float]:
@@ -211,6 +189,14 @@ def gradient_error(seed: int = 0) -> float:
         output, logsumexp = paper.forward(*inputs, **options)
         ours = paper.backward(*inputs, output, logsumexp, grad, **options)
     return max(measure.relative_error(a, b) for a, b in zip(ours, truth, strict=True))
+
+
+def row_dots(seed: int = 0) -> float:
+    """How far rowsum(dO * O) is from rowsum(P * dP), which needs the matrix of weights: largest difference, float64."""
+    query, key, value = (tensor[0, 0] for tensor in related_tokens(24, seed=seed).values())
+    grad_output = torch.randn(value.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    weights = (query @ key.mT * query.shape[-1] ** -0.5).softmax(-1)
+    return float(((grad_output * (weights @ value)).sum(-1) - (weights * (grad_output @ value.mT)).sum(-1)).abs().max())
 
 
 def on_a_gpu(device: str) -> dict[str, float]:
@@ -278,20 +264,8 @@ def normalisations_saved(tokens: int = 1024, head_dim: int = 64, block: int = 64
     """How many numbers PyTorch divides while it runs the update of version 1, over those of Algorithm 1."""
     inputs = related_tokens(tokens, head_dim).values()
     blocks = {"block_rows": block, "block_columns": block}
-    with _Divisions() as first:
+    with Arithmetic() as first:
         paper.trace(*(tensor[0, 0] for tensor in inputs), **blocks, update="v1")
-    with _Divisions() as second:
+    with Arithmetic() as second:
         paper.forward(*inputs, **blocks)
-    return first.count / second.count
-
-
-class _Divisions(TorchDispatchMode):
-    """Counts the numbers that are divided while it is on."""
-
-    count = 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        result = function(*args, **(kwargs or {}))
-        if function.overloadpacket is torch.ops.aten.div:
-            self.count += result.numel()
-        return result
+    return first.counts["divisions"] / second.counts["divisions"]
