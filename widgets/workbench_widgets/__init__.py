@@ -6,8 +6,10 @@ from workbench_widgets.exercise import exercise
 from workbench_widgets.explore import explore
 from workbench_widgets.gantt import gantt
 from workbench_widgets.page import show, show_html, table_html
+from workbench_widgets.pareto_cloud import pareto_cloud
 from workbench_widgets.predict import predict
 from workbench_widgets.race import race
+from workbench_widgets.rank_viewer import rank_viewer
 from workbench_widgets.recorded import show_recorded
 from workbench_widgets.sentence import sentence_viewer
 from workbench_widgets.session import begin
@@ -26,8 +28,10 @@ __all__ = [
     "explore",
     "gantt",
     "implied_map",
+    "pareto_cloud",
     "predict",
     "race",
+    "rank_viewer",
     "record",
     "run_study",
     "runnable",

@@ -9,6 +9,7 @@ from workbench.measure.correctness import Check, relative_error
 from workbench.measure.crossover import Crossover, crossovers
 from workbench.measure.host import host_times, record_host, recorded_host
 from workbench.measure.memory import memory_limit, peak_bytes, saved_bytes
+from workbench.measure.pareto import hypervolume, pareto_front
 from workbench.measure.recording import record
 from workbench.measure.records import COLUMNS, frame, load, machine, machine_line, recorded, save
 from workbench.measure.roofline import Ceilings, ceilings
@@ -47,12 +48,14 @@ __all__ = [
     "estimate_bytes",
     "frame",
     "host_times",
+    "hypervolume",
     "load",
     "load_study",
     "machine",
     "machine_line",
     "measure",
     "memory_limit",
+    "pareto_front",
     "peak_bytes",
     "pick_device",
     "record",
@@ -66,9 +69,9 @@ __all__ = [
     "relative_error",
     "sampling",
     "sampling_runs",
-    "saved_bytes",
     "save",
     "save_study",
+    "saved_bytes",
     "study_frame",
     "sweep",
     "time_call",

@@ -19,7 +19,9 @@ from workbench.plots.maps import (
     update_head_overview,
     update_similarity,
 )
+from workbench.plots.pareto import pareto_cloud, update_pareto_cloud
 from workbench.plots.pictures import image_grid, update_image_grid
+from workbench.plots.ranks import ranks_picture
 from workbench.plots.runs import run_curves, timeline, update_run_curves, update_timeline
 from workbench.plots.states import StatePicture, state_over_time
 from workbench.plots.studies import study_curves, update_study_curves
@@ -27,13 +29,13 @@ from workbench.plots.style import BLUE, DIVERGING, MARKERS, ORANGE, PALETTE, SEQ
 
 __all__ = [
     "BLUE",
-    "Bars",
-    "Cells",
     "DIVERGING",
     "MARKERS",
     "ORANGE",
     "PALETTE",
     "SEQUENTIAL",
+    "Bars",
+    "Cells",
     "StatePicture",
     "attention_map",
     "bars",
@@ -47,6 +49,8 @@ __all__ = [
     "head_overview",
     "heads_source",
     "image_grid",
+    "pareto_cloud",
+    "ranks_picture",
     "roofline",
     "run_curves",
     "similarity",
@@ -59,6 +63,7 @@ __all__ = [
     "update_difference_map",
     "update_head_overview",
     "update_image_grid",
+    "update_pareto_cloud",
     "update_run_curves",
     "update_similarity",
     "update_study_curves",
