@@ -370,7 +370,8 @@ def test_a_lesson_has_the_eight_headings(slug):
     words = [heading.split()[0].strip(",:.") for heading in found]
     assert words[: len(HEADINGS)] == HEADINGS
     code = [cell.source for cell in cells if cell.cell_type == "code"]
-    assert any("claims.settle(" in source for source in code), "the lesson settles no claim"
+    settled = "show_claims(paper.PAPER, measured, session)"
+    assert any(settled in source for source in code), "the lesson settles no claim"
 
 
 # --- what the README says --------------------------------------------------------------------------------------------

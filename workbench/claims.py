@@ -1,7 +1,7 @@
 """What a paper claims beside what was measured: judged, shown, written down.
 
-A notebook ends with ``claims.settle(PAPER, {...})``. What it writes is merged by ``table`` with what was recorded on
-other machines, CPU and GPU, and ships with the workbench.
+A lesson ends with its claims settled: ``settle(PAPER, {...})``. What it writes is merged by ``table`` with what was
+recorded on other machines, CPU and GPU, and ships with the workbench.
 """
 
 import json
@@ -9,7 +9,6 @@ import math
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,24 +28,25 @@ class ClaimFailed(AssertionError):
 
 @dataclass(frozen=True)
 class Settled:
-    """The claims of one paper, judged: ``frame`` has a row for each."""
+    """The claims of one paper, judged: ``frame`` has a row for each, with what was measured on this ``machine`` beside
+    what was recorded on a GPU, the machine ``recorded_on`` (empty: nothing was)."""
 
     frame: pd.DataFrame
     machine: str
+    recorded_on: str = ""
 
     def __str__(self) -> str:
         rows = self.frame.itertuples()
-        lines = [f"{row.statement} Paper: {row.paper}. Here: {row.here}. Verdict: {row.verdict}." for row in rows]
-        return "\n".join([*lines, self.machine])
+        lines = [
+            f"{row.statement} Paper: {row.paper}. Here: {row.here}. Recorded: {row.recorded}. Verdict: {row.verdict}."
+            for row in rows
+        ]
+        return "\n".join([*lines, self.machines])
 
-    def _repr_html_(self) -> str:
-        heads = "".join(f"<th style='text-align:left'>{escape(name)}</th>" for name in self.frame.columns)
-        rows = "".join(
-            "<tr>" + "".join(f"<td style='text-align:left'>{escape(str(cell))}</td>" for cell in row) + "</tr>"
-            for row in self.frame.itertuples(index=False)
-        )
-        caption = f"<caption style='caption-side:bottom;text-align:right'>{escape(self.machine)}</caption>"
-        return f"<table>{caption}<thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>"
+    @property
+    def machines(self) -> str:
+        """Which machine each column of numbers comes from, in a line."""
+        return f"Here: {self.machine}." + (f" Recorded: {self.recorded_on}." if self.recorded_on else "")
 
 
 def settle(
@@ -68,13 +68,17 @@ def settle(
     provenance = measure.machine(measure.pick_device(device))
     _write(paper.slug, level, scale, numbers, provenance)
 
+    recording = _read(RECORDED / f"{paper.slug}.gpu.json")
+    known = recording["measured"]
+    machine = measure.machine_line(recording["provenance"]) if known else ""
     rows = []
     for claim in paper.claims:
         row = {"statement": claim.statement, "paper": f"{claim.reported} ({claim.where})"}
-        row |= {"here": _in_words(claim, numbers.get(claim.name)), "verdict": _verdict(claim, numbers, level)}
+        row |= {"here": _in_words(claim, numbers.get(claim.name))}
+        row |= {"recorded": _in_words(claim, known.get(claim.name)), "verdict": _verdict(claim, numbers, level)}
         rows.append(row | {"caveat": claim.caveat})
-    columns = ["statement", "paper", "here", "verdict", "caveat"]
-    settled = Settled(pd.DataFrame(rows, columns=columns), measure.machine_line(provenance))
+    columns = ["statement", "paper", "here", "recorded", "verdict", "caveat"]
+    settled = Settled(pd.DataFrame(rows, columns=columns), measure.machine_line(provenance), machine)
     if failed := [claim.name for claim in paper.claims if _fails(claim, numbers, level)]:
         raise ClaimFailed(f"{paper.slug}: {', '.join(failed)} must hold at scale {scale!r} and does not.\n{settled}")
     return settled
@@ -103,6 +107,11 @@ def _write(slug: str, level: Scale, scale: str, numbers: Mapping[str, float], pr
     path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
+def _read(path: Path) -> dict[str, Any]:
+    """What ``_write`` wrote; nothing measured where there is no such file."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"measured": {}, "provenance": {}}
+
+
 def _fails(claim: Claim, numbers: Mapping[str, float], level: Scale) -> bool:
     return level in claim.must_hold and not claim.holds(numbers.get(claim.name, math.nan))
 
@@ -128,8 +137,7 @@ def _rows(paper: Paper, claim: Claim) -> Iterator[dict[str, Any]]:
     found = False
     for source, folder in (("recorded", RECORDED), ("here", results_folder() / "claims")):
         for level in ("cpu", "gpu"):
-            path = folder / f"{paper.slug}.{level}.json"
-            content = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"measured": {}}
+            content = _read(folder / f"{paper.slug}.{level}.json")
             if claim.name in content["measured"]:
                 value = content["measured"][claim.name]
                 value = math.nan if value is None else value

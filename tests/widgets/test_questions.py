@@ -24,6 +24,16 @@ def test_a_reader_sees_the_explanation_after_committing():
     assert asked._buttons.disabled
 
 
+def test_the_text_follows_what_was_measured():
+    texts = {"a": "Since a won.", "b": "Since b won."}
+    assert "Since b won." in predict("Which?", ["a", "b"], "b", texts).still
+    assert "Since b won." not in predict("Which?", ["a", "b"], "a", texts).still
+    with pytest.raises(ValueError, match="'b' has no explanation"):
+        predict("Which?", ["a", "b"], "b", {"a": "Since a won."})
+    with pytest.raises(ValueError, match="'c' is explained and is none"):
+        predict("Which?", ["a", "b"], "b", texts | {"c": "Never."})
+
+
 def test_an_answer_that_is_no_choice_is_refused():
     with pytest.raises(ValueError, match="none of the choices"):
         predict("Which?", ["a", "b"], "c", "Because.")

@@ -13,6 +13,7 @@ from workbench_widgets.rank_viewer import rank_viewer
 from workbench_widgets.recorded import show_recorded
 from workbench_widgets.sentence import sentence_viewer
 from workbench_widgets.session import begin
+from workbench_widgets.settled import show_claims
 from workbench_widgets.solutions import show_solutions
 from workbench_widgets.source import show_source
 from workbench_widgets.states import implied_map, state_over_time
@@ -37,6 +38,7 @@ __all__ = [
     "runnable",
     "sentence_viewer",
     "show",
+    "show_claims",
     "show_html",
     "show_recorded",
     "show_solutions",

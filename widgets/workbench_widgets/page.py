@@ -31,6 +31,7 @@ STYLE = """
                             border-bottom: 1px solid rgba(128,128,128,.3)}
 .wb-table td.wb-number, .wb-table th.wb-number {text-align: right}
 .wb-table th {vertical-align: bottom}
+.wb-caveat {font-size: .9em; max-width: 34em; line-height: 1.4}
 .wb-table caption {white-space: nowrap; caption-side: bottom; text-align: left; font-size: .85em; opacity: .8;
                    padding-top: .3em}
 </style>"""
@@ -72,14 +73,16 @@ def show_html(content: str, caption: str = "") -> None:
     display(HTML(content + caption_html(caption)))
 
 
-def table_html(headings: Sequence[str], rows: Sequence[Sequence[object]], caption: str = "") -> str:
+def table_html(
+    headings: Sequence[str], rows: Sequence[Sequence[object]], caption: str = "", *, left: bool = False
+) -> str:
     """A small table. A column that holds a number (no string, or one that starts with a digit or a minus) is set to the
-    right, heading and all."""
+    right, heading and all, unless ``left``: where numbers stand among words."""
 
     def is_number(value: object) -> bool:
         return not isinstance(value, str) or value[:1].isdigit() or value[:1] in ("-", "−")
 
-    right = [any(is_number(row[column]) for row in rows) for column in range(len(headings))]
+    right = [not left and any(is_number(row[column]) for row in rows) for column in range(len(headings))]
 
     def line(tag: str, cells: Sequence[object]) -> str:
         marks = (" class=wb-number" if number else "" for number in right)

@@ -1,6 +1,6 @@
 """A question whose answer the reader commits to before it is shown."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import ipywidgets
 
@@ -44,17 +44,29 @@ class Prediction(page.WithStill):
 
 
 def predict(
-    question: str, choices: Sequence[str], answer: str, explanation: str, *, evidence: str | Callable[[], str] = ""
+    question: str,
+    choices: Sequence[str],
+    answer: str,
+    explanation: str | Mapping[str, str],
+    *,
+    evidence: str | Callable[[], str] = "",
 ) -> Prediction:
     """Ask; show the answer, the evidence and the explanation once the reader has committed.
 
-    ``answer`` should come out of a computation in the same cell, so that text and fact cannot part. Without a reader it
-    is taken itself, and an exported page folds it away. Texts may hold HTML and LaTeX; ``evidence`` (HTML, or a
-    function that makes it) is what was measured. Raises ``ValueError`` when the answer is none of the choices.
+    ``answer`` should come out of a computation in the same cell, so that text and fact cannot part. Where it may differ
+    from machine to machine, ``explanation`` has a text for each choice that can win, and the one that follows what was
+    measured is shown. Without a reader the answer is taken itself, and an exported page folds it away. Texts may hold
+    HTML and LaTeX; ``evidence`` (HTML, or a function that makes it) is what was measured. Raises ``ValueError`` when
+    the answer is none of the choices, or when no text explains it.
     """
     if answer not in choices:
         raise ValueError(f"The answer {answer!r} is none of the choices {list(choices)}.")
-    return Prediction(question, choices, answer, explanation, evidence() if callable(evidence) else evidence)
+    explained = {answer: explanation} if isinstance(explanation, str) else explanation
+    if strangers := sorted(set(explained) - set(choices)):
+        raise ValueError(f"{strangers[0]!r} is explained and is none of the choices {list(choices)}.")
+    if answer not in explained:
+        raise ValueError(f"The answer {answer!r} has no explanation: there are some for {list(explained)}.")
+    return Prediction(question, choices, answer, explained[answer], evidence() if callable(evidence) else evidence)
 
 
 def _plain(choice: str) -> str:
