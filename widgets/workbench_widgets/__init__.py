@@ -19,6 +19,7 @@ from workbench_widgets.source import show_source
 from workbench_widgets.states import implied_map, state_over_time
 from workbench_widgets.stepper import Frame, record, stepper
 from workbench_widgets.study import run_study
+from workbench_widgets.token_flow import token_flow
 
 __all__ = [
     "Frame",
@@ -46,4 +47,5 @@ __all__ = [
     "state_over_time",
     "stepper",
     "table_html",
+    "token_flow",
 ]

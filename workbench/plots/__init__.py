@@ -26,6 +26,7 @@ from workbench.plots.runs import run_curves, timeline, update_run_curves, update
 from workbench.plots.states import StatePicture, state_over_time
 from workbench.plots.studies import study_curves, update_study_curves
 from workbench.plots.style import BLUE, DIVERGING, MARKERS, ORANGE, PALETTE, SEQUENTIAL, color_of, colors_of, themed
+from workbench.plots.token_flow import checked_flow, token_flow_picture, tokens_left
 
 __all__ = [
     "BLUE",
@@ -40,6 +41,7 @@ __all__ = [
     "attention_map",
     "bars",
     "block_grid",
+    "checked_flow",
     "color_of",
     "colors_of",
     "curves",
@@ -58,6 +60,8 @@ __all__ = [
     "study_curves",
     "themed",
     "timeline",
+    "token_flow_picture",
+    "tokens_left",
     "update_attention_map",
     "update_curves",
     "update_difference_map",
