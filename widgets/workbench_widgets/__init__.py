@@ -2,6 +2,7 @@
 
 from workbench_widgets.attention_viewer import attention_viewer
 from workbench_widgets.benchmark import benchmark, runnable
+from workbench_widgets.descent import descent
 from workbench_widgets.exercise import exercise
 from workbench_widgets.explore import explore
 from workbench_widgets.gantt import gantt
@@ -26,6 +27,7 @@ __all__ = [
     "attention_viewer",
     "begin",
     "benchmark",
+    "descent",
     "exercise",
     "explore",
     "gantt",
