@@ -26,6 +26,9 @@ STYLE = """
 .wb-box code {font-size: .92em}
 .wb-columns {display: grid; grid-template-columns: minmax(16em, 1fr) minmax(24em, 1.5fr); gap: 1em; align-items: center}
 @media (max-width: 900px) {.wb-columns {grid-template-columns: 1fr}}
+.wb-columns > * {min-width: 0}
+.wb-box input[type=radio] {opacity: 1; accent-color: #0072B2}
+body[data-jp-theme-light=false] .wb-box input[type=radio] {color-scheme: dark; accent-color: #56B4E9}
 .wb-table {border-collapse: collapse; font-variant-numeric: tabular-nums; margin: .3em 0 .6em}
 .wb-table th, .wb-table td {padding: .25em .9em .25em 0; text-align: left;
                             border-bottom: 1px solid rgba(128,128,128,.3)}

@@ -15,17 +15,21 @@ from workbench_widgets import page
 
 ROOT = Path(__file__).parents[2]
 
+# JupyterLab's own colours for code fall short of the contrast that small text needs (4.5, WCAG AA), its comments in both
+# themes: a third of the colour of the text itself is mixed in.
 COLOURS = """
 <style>
 .wb-code pre {margin: 0; font-family: var(--jp-code-font-family, monospace); padding: .6em .8em; overflow-x: auto;
-              font-size: .88em; line-height: 1.45; background: rgba(128,128,128,.09); border-radius: 4px}
-.wb-code .where {font-size: .8em; opacity: .7; margin-bottom: .2em}
-.wb-code .k, .wb-code .kn, .wb-code .ow, .wb-code .kc {color: var(--jp-mirror-editor-keyword-color, #008000);
+              font-size: .88em; line-height: 1.45; background: rgba(128,128,128,.09); border-radius: 4px;
+              white-space: pre; overflow-wrap: normal; word-break: normal}
+.wb-code .where {font-size: .8em; opacity: .8; margin-bottom: .2em}
+.wb-code .k, .wb-code .kn, .wb-code .ow, .wb-code .kc {--own: var(--jp-mirror-editor-keyword-color, #008000);
                                                       font-weight: 600}
-.wb-code .c1, .wb-code .sd {color: var(--jp-mirror-editor-comment-color, #408080); font-style: italic}
-.wb-code .s1, .wb-code .s2, .wb-code .si, .wb-code .sa {color: var(--jp-mirror-editor-string-color, #ba2121)}
-.wb-code .mi, .wb-code .mf {color: var(--jp-mirror-editor-number-color, #666)}
-.wb-code .nf, .wb-code .nc {color: var(--jp-mirror-editor-def-color, #00f)}
+.wb-code .c1, .wb-code .sd {--own: var(--jp-mirror-editor-comment-color, #408080); font-style: italic}
+.wb-code .s1, .wb-code .s2, .wb-code .si, .wb-code .sa {--own: var(--jp-mirror-editor-string-color, #ba2121)}
+.wb-code .mi, .wb-code .mf {--own: var(--jp-mirror-editor-number-color, #666)}
+.wb-code .nf, .wb-code .nc {--own: var(--jp-mirror-editor-def-color, #00f)}
+.wb-code pre span {color: color-mix(in srgb, var(--own, currentColor) 65%, currentColor)}
 .wb-code .hll {display: block; background: rgba(230,159,0,.22);
                box-shadow: -.5em 0 0 #E69F00}
 </style>"""
