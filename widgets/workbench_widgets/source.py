@@ -15,8 +15,8 @@ from workbench_widgets import page
 
 ROOT = Path(__file__).parents[2]
 
-# JupyterLab's own colours for code fall short of the contrast that small text needs (4.5, WCAG AA), its comments in both
-# themes: a third of the colour of the text itself is mixed in.
+# JupyterLab's own colours for code fall short of the contrast that small text needs (4.5, WCAG AA), of its comments in
+# both themes: a third of the colour of the text itself is mixed in.
 COLOURS = """
 <style>
 .wb-code pre {margin: 0; font-family: var(--jp-code-font-family, monospace); padding: .6em .8em; overflow-x: auto;
