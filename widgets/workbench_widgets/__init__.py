@@ -6,6 +6,7 @@ from workbench_widgets.descent import descent
 from workbench_widgets.exercise import exercise
 from workbench_widgets.explore import explore
 from workbench_widgets.gantt import gantt
+from workbench_widgets.glossary import show_glossary
 from workbench_widgets.page import show, show_html, table_html
 from workbench_widgets.pareto_cloud import pareto_cloud
 from workbench_widgets.predict import predict
@@ -42,6 +43,7 @@ __all__ = [
     "sentence_viewer",
     "show",
     "show_claims",
+    "show_glossary",
     "show_html",
     "show_recorded",
     "show_solutions",

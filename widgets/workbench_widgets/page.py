@@ -34,6 +34,9 @@ body[data-jp-theme-light=false] .wb-box input[type=radio] {color-scheme: dark; a
                             border-bottom: 1px solid rgba(128,128,128,.3)}
 .wb-table td.wb-number, .wb-table th.wb-number {text-align: right}
 .wb-table th {vertical-align: bottom}
+.wb-glossary {max-width: 56em; margin: .3em 0 1em; line-height: 1.45}
+.wb-glossary dt {font-weight: 600; margin-top: .35em}
+.wb-glossary dd {margin: 0 0 0 1.2em}
 .wb-caveat {font-size: .9em; max-width: 34em; line-height: 1.4}
 .wb-table caption {white-space: nowrap; caption-side: bottom; text-align: left; font-size: .85em; opacity: .8;
                    padding-top: .3em}
