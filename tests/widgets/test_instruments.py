@@ -11,9 +11,11 @@ from workbench import measure, plots
 from workbench.attention import flash_attention_2 as attention
 from workbench.controls import Knob, Range
 from workbench.feedforward import polycom
-from workbench_widgets import attention_viewer, benchmark, explore, runnable, sentence_viewer, show_recorded
+from workbench_widgets import attention_viewer, benchmark, explore, runnable, sentence_viewer, show_fast, show_recorded
 from workbench_widgets import knobs as knob_widgets
+from workbench_widgets.fast_section import ahead
 from workbench_widgets.lessons import flash_attention_2 as lesson
+from workbench_widgets.session import Session
 
 
 @pytest.fixture(autouse=True)
@@ -214,6 +216,21 @@ def test_the_crossover_is_where_the_quick_one_stays_ahead():
     assert made.crossover("fast", "reference") is None
     made.rows.pop()
     assert list(made.ratios("reference", "fast")) == [8, 16], "a size without a time says nothing"
+
+
+def test_the_fast_section_says_from_where_on_it_pays(displayed):
+    session = Session(device="cpu", scale="ci")
+    made = show_fast(
+        polycom.poly_relu, [4, 8], session, x_label="rows", shape={"hidden": 16}, memory="Kept.", roofline="Bound.",
+        without=["torch_compile"],
+    )  # fmt: skip
+    assert made.total == 2 * len(made.choices) and "Kept." in displayed.html and "Bound." in displayed.html
+    assert "fast is ahead of reference from 4 rows on; at 8 rows it is 1 times as fast." in displayed.html
+    for row in made.rows:
+        row["median_ms"] = 1.0 if row["implementation"] == "reference" else 2.0
+    said = "fast is ahead of reference at none of these sizes; at 8 rows it is 0.5 times as fast."
+    assert ahead(made, "reference", "rows") == said
+    assert ahead(made, "sdpa", "rows") == "fast and sdpa were not both measured."
 
 
 def test_recorded_measurements_are_shown_or_said_to_be_missing(monkeypatch, displayed):

@@ -5,6 +5,7 @@ from workbench_widgets.benchmark import benchmark, runnable
 from workbench_widgets.descent import descent
 from workbench_widgets.exercise import exercise
 from workbench_widgets.explore import explore
+from workbench_widgets.fast_section import show_fast
 from workbench_widgets.gantt import gantt
 from workbench_widgets.glossary import show_glossary
 from workbench_widgets.page import show, show_html, table_html
@@ -43,6 +44,7 @@ __all__ = [
     "sentence_viewer",
     "show",
     "show_claims",
+    "show_fast",
     "show_glossary",
     "show_html",
     "show_recorded",
