@@ -11,6 +11,7 @@ from workbench_widgets.glossary import show_glossary
 from workbench_widgets.page import show, show_html, table_html
 from workbench_widgets.pareto_cloud import pareto_cloud
 from workbench_widgets.predict import predict
+from workbench_widgets.quantiser import quantiser
 from workbench_widgets.race import race
 from workbench_widgets.rank_viewer import rank_viewer
 from workbench_widgets.recorded import show_recorded
@@ -36,6 +37,7 @@ __all__ = [
     "implied_map",
     "pareto_cloud",
     "predict",
+    "quantiser",
     "race",
     "rank_viewer",
     "record",

@@ -21,6 +21,7 @@ from workbench.plots.maps import (
 )
 from workbench.plots.pareto import pareto_cloud, update_pareto_cloud
 from workbench.plots.pictures import image_grid, update_image_grid
+from workbench.plots.quantisation import levels_histogram, noise_over_bits, staircase
 from workbench.plots.ranks import ranks_picture
 from workbench.plots.runs import run_curves, timeline, update_run_curves, update_timeline
 from workbench.plots.states import StatePicture, state_over_time
@@ -51,11 +52,14 @@ __all__ = [
     "head_overview",
     "heads_source",
     "image_grid",
+    "levels_histogram",
+    "noise_over_bits",
     "pareto_cloud",
     "ranks_picture",
     "roofline",
     "run_curves",
     "similarity",
+    "staircase",
     "state_over_time",
     "study_curves",
     "themed",
