@@ -64,9 +64,11 @@ def test_a_function_with_knobs_races_again():
     threads = torch.get_num_threads()
     began = race(run, {"step": "", "loss": ""}, "loss", seeds=2, steps=3, log_y=True, floor=(0.1, "a floor"))
     assert len(began.table) == 6 and began.table["seed"].tolist() == [0, 0, 0, 1, 1, 1]
-    began.widgets["steps"].value = 5
+    assert type(began.figure.xaxis[0].ticker).__name__ == "FixedTicker"
+    began.widgets["steps"].value = 9
     began.start().join(60)
-    assert len(began.table) == 10 and not began._start.disabled and "steps 5" in began._said.value
+    assert len(began.table) == 18 and not began._start.disabled and "steps 9" in began._said.value
+    assert type(began.figure.xaxis[0].ticker).__name__ == "BasicTicker", "nine places are too many to be named each"
     assert torch.get_num_threads() == threads
     began.run(lambda done, row: began.cancel() if done == 2 else None)
     began.build()
@@ -82,12 +84,12 @@ def test_the_stop_button_keeps_what_was_reported():
     assert len(run.table) == 1 and run.at_equal_cost()[1].loc["it", "repeats"] == 1
 
 
-def test_the_picture_grows_under_the_cell(monkeypatch):
+def test_a_sketch_grows_under_the_cell(monkeypatch):
     seen = []
     monkeypatch.setattr(sys.modules["workbench_widgets.race"], "LOOK", -1.0)
     monkeypatch.setattr(page.Progress, "_tell", lambda self, content: seen.append(content))
     made(seeds=1)
-    assert all("embed_items" in content for content in seen[:-2]) and seen[-1] == ""
+    assert all("<polyline" in content and ">quick<" in content for content in seen[2:-2]) and seen[-1] == ""
 
 
 def test_what_cannot_be_raced_is_refused():

@@ -42,7 +42,7 @@ class Descent(page.WithStill):
         last = max(len(path.points) for path in paths.values()) - 1
         self.figures = figures()
         self._step = ipywidgets.IntSlider(last, 0, last, description="step", layout={"width": "30em"})
-        self._play = ipywidgets.Play(value=0, min=0, max=last, interval=120, show_repeat=False)
+        self._play = ipywidgets.Play(value=last, min=0, max=last, interval=120, show_repeat=False)
         ipywidgets.jslink((self._play, "value"), (self._step, "value"))
         self._step.observe(lambda _: self._draw(), "value")
         self._said = ipywidgets.HTML()

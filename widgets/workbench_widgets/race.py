@@ -13,13 +13,13 @@ from bokeh.plotting import figure
 from workbench import measure, plots
 from workbench.measure.studies import cell
 from workbench.paper import Axes, Study
-from workbench.plots.races import at_cost, over_cost, reached_by_all
+from workbench.plots.races import at_cost, over_cost, reached_by_all, sketch
 from workbench.plots.runs import add_floor
 from workbench_widgets import page
 from workbench_widgets.study import Progress, StudyRunner, in_words
 
 MANY = 25  # reports of a line, above which its marks are small
-LOOK = 2.0  # seconds between two pictures of a race that runs in its cell
+LOOK = 1.0  # seconds between two sketches of a race that runs in its cell
 
 Rows = Iterator[Mapping[str, Any]]
 
@@ -94,9 +94,9 @@ class Race(StudyRunner):
         if len(self.costs) > 1:
             self.live.children = (self._cost, *self.live.children)
 
-    def picture(self) -> str:
-        """The curves as they are now, as HTML."""
-        return page.figures_html([self._figure()])
+    def sketch(self) -> str:
+        """The curves as they are now, as a small picture."""
+        return sketch(self._prepared(), self.cost, self.study.axes.y, self.study.heading, **self._scales)
 
     def _summary(self) -> str:
         first, knobs = self.settings.seed, "".join(f", {name} {value}" for name, value in self._chosen().items())
@@ -164,7 +164,7 @@ def race(
     caption: str = "",
     **knobs: Any,
 ) -> Race:
-    """Let contestants run now, with a growing picture under the cell, then show their curves and a button for more.
+    """Let contestants run now, with a growing sketch under the cell, then show their curves and a button for more.
 
     run      a function (*, device, seed, <knobs>) that yields a row whenever a contestant reports, or the contestants
              by name, each a function (seed) that yields its own rows: these take turns, a row each
@@ -199,7 +199,7 @@ def race(
     def told(done: int, row: dict[str, Any] | None) -> None:
         nonlocal looked, picture
         if row is not None and time.monotonic() - looked > LOOK:
-            looked, picture = time.monotonic(), made.picture()
+            looked, picture = time.monotonic(), made.sketch()
         bar.update(done, "" if row is None else in_words(study, row), picture)
 
     made.run(told)

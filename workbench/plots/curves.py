@@ -5,7 +5,16 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 from bokeh.core.properties import value
-from bokeh.models import ColumnDataSource, FixedTicker, HoverTool, LegendItem, Span
+from bokeh.models import (
+    BasicTicker,
+    ColumnDataSource,
+    FixedTicker,
+    HoverTool,
+    LegendItem,
+    LogScale,
+    LogTicker,
+    Span,
+)
 from bokeh.plotting import figure
 
 from workbench.measure.records import machine_line
@@ -95,6 +104,9 @@ def update_curves(
     if 0 < len(places) <= 8 and made.xaxis[0].major_label_overrides != words:
         made.xaxis[0].ticker = FixedTicker(ticks=places)
         made.xaxis[0].major_label_overrides = words
+    elif len(places) > 8 and isinstance(made.xaxis[0].ticker, FixedTicker):  # the lines have grown since
+        made.xaxis[0].ticker = LogTicker() if isinstance(made.x_scale, LogScale) else BasicTicker()
+        made.xaxis[0].major_label_overrides = {}
 
 
 def roofline(frame: pd.DataFrame, ceilings: Ceilings | Mapping[str, float], *, group: str | Sequence[str]) -> figure:

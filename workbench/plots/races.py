@@ -1,8 +1,15 @@
 """Several contestants over what they cost: the median of their seeds in a band, on an axis of anyone's choice."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pandas as pd
 
+from workbench.plots import svg
+from workbench.plots.cells import short
+from workbench.plots.style import colors_of
+
+SIZE = (560, 180)  # of a sketch, pixels
 MOST_PLACES = 80  # of a line, where seeds do not report at the same costs
 
 
@@ -65,3 +72,33 @@ def _line(name: str, runs: list[np.ndarray], x: str, y: str) -> pd.DataFrame:
     low, middle, high = np.nanquantile(values, (0.2, 0.5, 0.8), axis=0)
     repeats = np.isfinite(values).sum(0)
     return pd.DataFrame({"line": name, x: places, y: middle, "low": low, "high": high, "repeats": repeats})
+
+
+def sketch(
+    lines: pd.DataFrame, x: str, y: str, heading: Callable[[str], str], *, log_x: bool = False, log_y: bool = False
+) -> str:
+    """What ``over_cost`` gives as a small SVG without a script, for a cell that is still running: medians alone."""
+    width, height = SIZE
+    kept = lines[(lines[x] > 0) | (not log_x)]
+    kept = kept[np.isfinite(kept[y]) & ((kept[y] > 0) | (not log_y))]
+    if not len(kept):
+        return ""
+
+    def scaled(name: str, log: bool, size: float) -> pd.Series:
+        values = np.log(kept[name]) if log else kept[name]
+        return size * (values - values.min()) / ((values.max() - values.min()) or 1.0)
+
+    across, up = scaled(x, log_x, width), scaled(y, log_y, height)
+    drawn = [svg.line(50, height + 10, width + 50, height + 10), svg.line(50, 10, 50, height + 10)]
+    for place, value in ((14, kept[y].max()), (height + 10, kept[y].min())):
+        drawn.append(svg.text(44, place, short(value), "end", size=12))
+    drawn.append(svg.text(width + 50, height + 26, f"{heading(x)} {short(kept[x].max())}", "end", size=12))
+    drawn.append(svg.text(56, 14, heading(y), size=12))
+    left = 50.0
+    for name, color in colors_of(kept["line"].unique()).items():
+        own = kept["line"] == name
+        places = " ".join(f"{50 + a:.1f},{height + 10 - b:.1f}" for a, b in zip(across[own], up[own], strict=True))
+        drawn.append(f'<polyline points="{places}" fill="none" stroke="{color}" stroke-width="2.5"/>')
+        drawn += [svg.box(left, height + 36, 11, 11, color), svg.text(left + 16, height + 46, name)]
+        left += 40 + 7.5 * len(name)
+    return svg.picture(max(width + 60, left), height + 54, drawn, f"{heading(y)} over {heading(x)} so far")
