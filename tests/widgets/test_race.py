@@ -9,8 +9,12 @@ import pytest
 import torch
 
 from workbench.controls import Range
+from workbench.models import training
+from workbench.models.transformer import TransformerConfig
+from workbench.models.vit import ViTConfig
 from workbench.plots.races import at_cost, over_cost, reached_by_all
-from workbench_widgets import page, race
+from workbench.tasks import grammar
+from workbench_widgets import page, race, race_models
 
 COLUMNS = {"step": "", "seconds": "s", "loss": "nats"}
 
@@ -114,3 +118,41 @@ def test_seeds_that_report_at_other_costs_are_taken_on_straight_lines():
     assert at_cost(table, 3.0, "x", "y", by="by").loc["a", "median"] == 6.5
     nothing = table.iloc[:0]
     assert reached_by_all(nothing, "x", "y", by="by") is None and over_cost(nothing, "x", "y", by="by").empty
+
+
+# --- models ---
+
+
+CONFIGS = {"ViT": ViTConfig(depth=1), "MLP-Mixer": ViTConfig(mixer="mlp_mixer", position="none", depth=1)}
+
+
+def test_models_race_and_stay():
+    made = race_models(CONFIGS, "digits", seeds=2, steps=2, lap=1, batch=4, caption="A caption.")
+    assert len(made.table) == made.total == 8 and made.costs == ("step", "seconds")
+    assert {name: len(models) for name, models in made.models.items()} == {"ViT": 2, "MLP-Mixer": 2}
+    assert made.final()["mean"].between(0, 100).all() and made.final("loss")["mean"].gt(0).all()
+    made.start().join(60)
+    assert {name: len(models) for name, models in made.models.items()} == {"ViT": 2, "MLP-Mixer": 2}, "anew, not more"
+
+
+def test_models_that_are_stopped_keep_what_they_reported(monkeypatch):
+    original = training.train
+
+    def stopped(*arguments, **options):
+        yield next(original(*arguments, **options))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "train", stopped)
+    made = race_models(CONFIGS, "digits", seeds=1, steps=2, lap=1, batch=4)
+    assert len(made.table) == 1 == len(made.final()) and "Stopped after 1 rows." in made.still
+
+
+def test_models_of_a_language_have_a_loss_and_no_accuracy():
+    seen = []
+    made = race_models(
+        {"it": TransformerConfig(len(grammar.ALPHABET), width=8, depth=1, heads=1, tokens=8)}, "grammar", seeds=1,
+        steps=2, lap=1, batch=2, y="loss", floor=(0.1, "a floor"),
+        watch=lambda seed, lap: seen.append((seed, lap.step)),
+    )  # fmt: skip
+    assert seen == [(0, 1), (0, 2)] and len(made.table.dropna(subset=["validation"])) == 1
+    assert made.final().loc["it", "mean"] > 0 and made.final("accuracy").empty

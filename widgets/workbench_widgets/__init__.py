@@ -8,6 +8,7 @@ from workbench_widgets.explore import explore
 from workbench_widgets.fast_section import show_fast
 from workbench_widgets.gantt import gantt
 from workbench_widgets.glossary import show_glossary
+from workbench_widgets.model_race import race_models
 from workbench_widgets.page import show, show_html, table_html
 from workbench_widgets.pareto_cloud import pareto_cloud
 from workbench_widgets.predict import predict
@@ -39,6 +40,7 @@ __all__ = [
     "predict",
     "quantiser",
     "race",
+    "race_models",
     "rank_viewer",
     "record",
     "run_study",

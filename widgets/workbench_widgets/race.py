@@ -25,7 +25,10 @@ Rows = Iterator[Mapping[str, Any]]
 
 
 class Race(StudyRunner):
-    """Made by ``race``: ``table`` holds every report; curves, what all have at equal cost, and a button for more."""
+    """Made by ``race``: ``table`` holds every report; curves, what all have at equal cost, and a button for more.
+
+    ``models`` are what contestants left behind, by name one for each seed, where ``race_models`` trained them.
+    """
 
     def __init__(
         self, study: Study, run: measure.StudyRun, *, seeds: int, costs: Sequence[str], total: int | None,
@@ -33,6 +36,7 @@ class Race(StudyRunner):
     ) -> None:  # fmt: skip
         super().__init__(study, run, None, caption)
         self.seeds, self.costs = seeds, tuple(costs)
+        self.models: dict[str, list[torch.nn.Module]] = {}
         self._total, self._floor, self._scales = total, floor, scales
         self._cost = ipywidgets.Dropdown(
             options=[(study.heading(name), name) for name in costs], description="over", layout={"width": "18em"}

@@ -1,26 +1,21 @@
 """The lesson on the Activator: blocks drawn, patches shuffled, small vision transformers trained side by side."""
 
 import dataclasses
-import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 import torch
 from bokeh.model import Model
-from bokeh.models import Legend
 from torch import Tensor
 
 from workbench import plots
 from workbench.feedforward import activator as paper
-from workbench.models import training
 from workbench.models.vit import ViT, ViTConfig
 from workbench.paper import Example
-from workbench.plots.style import blank, note, themed
 from workbench.tasks import images
-from workbench.tasks.images import Images
-from workbench_widgets.page import Progress, table_html
+from workbench_widgets.page import table_html
+from workbench_widgets.race import Race
 
 MODELS: dict[str, ViTConfig] = {
     "ViT": ViTConfig(),
@@ -184,58 +179,6 @@ def parameters(config: ViTConfig) -> int:
 # --- training --------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Race:
-    """What training left: laps (model, seed, step, loss, accuracy), and the models of all seeds by name."""
-
-    laps: pd.DataFrame
-    models: dict[str, list[ViT]]
-
-    def accuracy(self) -> pd.DataFrame:
-        """Accuracy on test images after the last step: mean, lowest and highest over seeds, by model."""
-        last = self.laps[self.laps["step"] == self.laps["step"].max()]
-        return last.groupby("model", sort=False)["accuracy"].agg(["mean", "min", "max"])
-
-
-def run_race(
-    configs: Mapping[str, ViTConfig], task: str | Images = "digits", *, seeds: int, steps: int, lap: int, device: str
-) -> Race:
-    """Train every model with every seed, with progress under the cell. The notebook's stop button ends it early and
-    keeps its laps."""
-    bar = Progress(len(configs) * seeds * -(-steps // lap))
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # the models are so small that threads would mostly wait for each other
-    rows, models, done = [], {name: [] for name in configs}, itertools.count(1)
-    try:
-        for seed in range(seeds):
-            how = {"steps": steps, "lap": lap, "seed": seed, "device": device, "learning_rate": LEARNING_RATE}
-            for each in training.train(configs, task, **how):
-                bar.update(next(done), f"{each.name}, seed {seed}, step {each.step}: {each.accuracy:.0%} right")
-                rows.append({"model": each.name, "seed": seed, "step": each.step, "loss": each.loss,
-                             "accuracy": each.accuracy})  # fmt: skip
-                if each.step == min(lap, steps):
-                    models[each.name].append(each.model)
-    except KeyboardInterrupt:
-        pass
-    finally:
-        torch.set_num_threads(threads)
-    bar.close()
-    return Race(pd.DataFrame(rows), models)
-
-
-def race_figure(race: Race, machine: str) -> Model:
-    """Accuracy on test images over steps, mean over seeds, with a band from the worst to the best of them."""
-    figure = blank("", "training step", "test images classified rightly (%)", height=360)
-    figure.add_layout(Legend(ncols=3, margin=0, padding=4), "below")
-    for name, color in plots.colors_of(race.models).items():
-        laps = 100 * race.laps[race.laps["model"] == name].groupby("step")["accuracy"].agg(["mean", "min", "max"])
-        figure.varea(laps.index, laps["min"], laps["max"], fill_color=color, fill_alpha=0.18)
-        figure.line(laps.index, laps["mean"], color=color, line_width=2.5, legend_label=name)
-    figure.y_range.start, figure.y_range.end = 0, 100
-    note(figure, machine)
-    return themed(figure, "neutral")
-
-
 @torch.no_grad()
 def probe(race: Race) -> dict[str, tuple[float, float]]:
     """Accuracy on the test digits as they are and with their patches shuffled, mean over seeds, by model."""
@@ -270,7 +213,7 @@ def probe_table(race: Race) -> str:
 
 def spread(race: Race) -> float:
     """Points between the best and the worst model, each the mean over its seeds."""
-    mean = 100 * race.accuracy()["mean"]
+    mean = race.final("accuracy")["mean"]
     return float(mean.max() - mean.min())
 
 
