@@ -34,6 +34,7 @@ def test_a_relu_network_is_a_poly_relu_network():
 def test_pictures_are_drawn():
     assert lesson.plain_activations().y_range.end == 5
     assert len(lesson.rows_with_outliers().legend[0].items) == 3
+    assert len(lesson.one_row().legend[0].items) == 2
     assert lesson.curve(paper.poly_norm.example(2, hidden=8))
 
 
@@ -44,23 +45,14 @@ def test_what_the_text_says_about_the_recorded_measurements():
     assert rates["backward"]["torch_compile"] < 0.5 * rates["backward"]["fast"]
 
 
-def test_a_race_leaves_laps_coefficients_and_ranks():
-    race = lesson.run_race(["swiglu", "poly_norm"], seeds=2, steps=2, lap=1, device="cpu", batch=1)
-    assert len(race.laps) == 2 * 2 * 2 and set(race.laps["activation"]) == {"swiglu", "poly_norm"}
-    assert list(race.coefficients.columns) == ["step", "layer", "a_0", "a_1", "a_2", "a_3"]
-    assert (race.validation()["min"] <= race.validation()["max"]).all()
-    assert set(race.ranks) == {"swiglu", "poly_norm"} and race.ranks["swiglu"] > 1
-    assert lesson.race_figure(race, "machine") and lesson.coefficient_figure(race)
-    assert "layer 3" in lesson.coefficient_table(race)
-
-
-def test_a_race_that_is_stopped_keeps_its_laps(monkeypatch):
-    original = lesson.language_model.race
-
-    def stopped(*arguments, **options):
-        yield next(original(*arguments, **options))
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(lesson.language_model, "race", stopped)
-    race = lesson.run_race(["poly_norm"], seeds=1, steps=2, lap=1, device="cpu", batch=1)
-    assert len(race.laps) == 1 and len(race.validation()) == 0
+def test_a_race_leaves_coefficients_and_models():
+    left = lesson.Left()
+    run = lesson.racing(["swiglu", "poly_norm"], 2, 1, left, batch=1)
+    rows = [row for seed in (3, 4) for row in run(device="cpu", seed=seed)]
+    assert len(rows) == 2 * 2 * 2 and {row["activation"] for row in rows} == {"SwiGLU", "PolyNorm"}
+    assert min(row["loss"] for row in rows) > lesson.entropy() > 0
+    assert set(left.models) == {(name, seed) for name in ("swiglu", "poly_norm") for seed in (3, 4)}
+    assert list(left.coefficients[0]) == ["step", "layer", "a_0", "a_1", "a_2", "a_3"]
+    assert [row["step"] for row in left.coefficients] == [1] * 4 + [2] * 4, "those of the first seed alone"
+    assert left.rank("swiglu") > 1 and lesson.coefficient_figure(left)
+    assert "layer 3" in lesson.coefficient_table(left)

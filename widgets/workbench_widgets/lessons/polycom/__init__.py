@@ -1,23 +1,22 @@
 """The lesson on PolyCom: pictures of activations, the theorems as numbers, a race of small language models."""
 
-import itertools
-from collections.abc import Sequence
-from dataclasses import dataclass
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from bokeh.model import Model
-from bokeh.models import Legend
 from torch import Tensor
 
 from workbench import catalog, measure, plots
 from workbench.feedforward import polycom as paper
 from workbench.models import language_model, training
 from workbench.paper import Example
-from workbench.plots.style import INK, blank, note, themed
 from workbench.tasks import grammar
-from workbench_widgets.page import Progress, table_html
+from workbench_widgets.page import table_html
 
 THIRDS = torch.full((3,), 1 / 3, dtype=torch.float64)
 NO_BIAS = torch.zeros(1, dtype=torch.float64)
@@ -40,6 +39,18 @@ def a_row(width: int = 96, outlier: float | None = None) -> Tensor:
     if outlier is not None:
         row[-1] = outlier
     return row
+
+
+def one_row() -> Model:
+    """PolyNorm's output over its input, number by number, for one row; GELU of the same numbers beside it."""
+    row = a_row()
+    drawn = {"PolyNorm": paper.poly_norm(row, THIRDS, NO_BIAS), "GELU": paper.gelu(row)}
+    return _limited(
+        plots.functions(
+            {name: (row.numpy(), output.numpy()) for name, output in drawn.items()},
+            x_label="entry of the row", y_label="its output",
+        ), -3, 4,
+    )  # fmt: skip
 
 
 def rows_with_outliers(outliers: Sequence[float] = (8, 20)) -> Model:
@@ -112,6 +123,7 @@ def square_prices() -> str:
     return table_html(heads, rows)
 
 
+@functools.cache
 def kept_for_backward(width: int = 1024) -> dict[str, float]:
     """Bytes that autograd keeps, in units of the activation's output, by method and implementation."""
     choices = {
@@ -161,55 +173,41 @@ def feed_forward_overhead(device: str, *, rows: int, width: int, dtype: str, bud
     return times["poly_norm"] / times["gelu"]
 
 
-@dataclass(frozen=True)
-class Race:
-    """What a race left: its laps, the coefficients of PolyNorm along the way, and ranks at the end.
+@dataclass
+class Left:
+    """What a race leaves besides its rows: the models by activation and seed, and rows of PolyNorm's coefficients along
+    the way (step, layer, a_0, a_1, ...), of the first seed."""
 
-    ``laps`` has columns activation, seed, step, loss, validation; ``coefficients`` step, layer, a_0, a_1, ...;
-    ``ranks`` the mean effective rank of the feed-forward matrices by activation.
-    """
+    models: dict[tuple[str, int], torch.nn.Module] = field(default_factory=dict)
+    coefficients: list[dict[str, float]] = field(default_factory=list)
 
-    laps: pd.DataFrame
-    coefficients: pd.DataFrame
-    ranks: dict[str, float]
-
-    def validation(self) -> pd.DataFrame:
-        """Loss on held-out text after the last step: mean, lowest and highest over seeds, by activation."""
-        last = self.laps.dropna(subset="validation")
-        return last.groupby("activation", sort=False)["validation"].agg(["mean", "min", "max"])
+    def rank(self, activation: str) -> float:
+        """The mean effective rank of the feed-forward matrices that were trained with that activation."""
+        blocks = [block for (name, _), model in self.models.items() if name == activation for block in model.blocks]
+        matrices = [matrix.weight for block in blocks for matrix in (block.feed_forward.up, block.feed_forward.down)]
+        return float(np.mean([paper.effective_rank(matrix) for matrix in matrices]))
 
 
-def run_race(
-    activations: Sequence[str], *, seeds: int, steps: int, lap: int, device: str, **settings: int
-) -> Race:
-    """Train the small language models, with progress under the cell. The notebook's stop button ends the race early and
-    keeps its laps."""
-    bar = Progress(len(activations) * seeds * -(-steps // lap))
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # the models are so small that threads would mostly wait for each other
-    laps, coefficients, models = [], [], {}
-    try:
-        race = language_model.race(
-            activations, seeds=range(seeds), steps=steps, lap=lap, device=device, **settings
-        )
-        for done, each in enumerate(race, start=1):
-            loss = f"{each.activation}, seed {each.seed}, step {each.step}: {each.loss:.3f} nats a character"
-            bar.update(done, loss)
-            laps.append({name: value for name, value in vars(each).items() if name != "model"})
-            models[each.activation, each.seed] = each.model
-            if each.activation == "poly_norm" and each.seed == 0:
-                coefficients += _coefficients(each.model, each.step)
-    except KeyboardInterrupt:
-        pass
-    finally:
-        torch.set_num_threads(threads)
-    bar.close()
-    ranks = {}
-    for name in activations:
-        blocks = [block.feed_forward for (racer, _), model in models.items() if racer == name for block in model.blocks]
-        matrices = itertools.chain.from_iterable((block.up.weight, block.down.weight) for block in blocks)
-        ranks[name] = float(np.mean([paper.effective_rank(matrix) for matrix in matrices]))
-    return Race(pd.DataFrame(laps), pd.DataFrame(coefficients), ranks)
+def racing(activations: Sequence[str], steps: int, lap: int, left: Left, **settings: int) -> Callable[..., Iterator]:
+    """The small language models as ``race`` runs them: they learn side by side and report every ``lap`` steps. What
+    they leave is put into ``left``."""
+    titles = {name: catalog.method(name).title for name in activations}
+
+    def run(*, device: str, seed: int) -> Iterator[dict[str, Any]]:
+        how = {"steps": steps, "lap": lap, "device": device, **settings}
+        for each in language_model.race(activations, seeds=[seed], **how):
+            if each.activation == "poly_norm" and all(known == seed for _, known in left.models):
+                left.coefficients += _coefficients(each.model, each.step)
+            left.models[each.activation, seed] = each.model
+            yield {"activation": titles[each.activation], "step": each.step, "loss": each.loss,
+                   "validation": each.validation}  # fmt: skip
+
+    return run
+
+
+def entropy() -> float:
+    """Of the text that the models learn, in nats a character: no loss is lower."""
+    return grammar.write(training.CHARACTERS).floor
 
 
 def _coefficients(model: torch.nn.Module, step: int) -> list[dict[str, float]]:
@@ -221,39 +219,16 @@ def _coefficients(model: torch.nn.Module, step: int) -> list[dict[str, float]]:
     return rows
 
 
-def race_figure(race: Race, machine: str) -> Model:
-    """Training loss over steps, mean over seeds, with a band from the best to the worst of them."""
-    figure = blank("", "training step", "loss (nats a character)", height=360)
-    figure.add_layout(Legend(ncols=4, margin=0, padding=4), "below")
-    titles = {name: catalog.method(name).title for name in dict.fromkeys(race.laps["activation"])}
-    colors = plots.colors_of(titles.values())
-    for name, title in titles.items():
-        laps = race.laps[race.laps["activation"] == name].groupby("step")["loss"].agg(["mean", "min", "max"])
-        figure.varea(laps.index, laps["min"], laps["max"], fill_color=colors[title], fill_alpha=0.18)
-        figure.line(laps.index, laps["mean"], color=colors[title], line_width=2.5, legend_label=title)
-    floor = grammar.write(training.CHARACTERS).floor
-    figure.line([0, race.laps["step"].max()], [floor, floor], line_dash="dotted", color=INK["neutral"], line_width=2,
-                legend_label="entropy of the text: no model gets below")  # fmt: skip
-    figure.y_range.start = 0
-    note(figure, machine)
-    return themed(figure, "neutral")
-
-
-def coefficient_figure(race: Race) -> Model:
+def coefficient_figure(left: Left) -> Model:
     """PolyNorm's coefficients over the steps of the race, mean over layers."""
-    mean = race.coefficients.groupby("step").mean()
-    start = {"a_0": 0.0}
-    drawn = {
-        name: (np.r_[0, mean.index], np.r_[start.get(name, 1 / 3), mean[name]])
-        for name in mean.columns
-        if name.startswith("a_")
-    }
-    return plots.functions(drawn, x_label="training step", y_label="coefficient, mean over layers")
+    mean = pd.DataFrame(left.coefficients).drop(columns="layer").groupby("step").mean()
+    drawn = {name: (np.r_[0, mean.index], np.r_[0.0 if name == "a_0" else 1 / 3, mean[name]]) for name in mean.columns}
+    return plots.functions(drawn, x_label="training step", y_label="coefficient")
 
 
-def coefficient_table(race: Race) -> str:
+def coefficient_table(left: Left) -> str:
     """PolyNorm's coefficients after the last step, layer by layer."""
-    last = race.coefficients[race.coefficients["step"] == race.coefficients["step"].max()]
-    names = [name for name in last.columns if name.startswith("a_")]
-    rows = [(f"layer {row.layer}", *(f"{getattr(row, name):.3f}" for name in names)) for row in last.itertuples()]
-    return table_html(("", *names), rows, "At the start a_0 is 0 and the others are 0.333.")
+    rows = pd.DataFrame(left.coefficients)
+    last = rows[rows["step"] == rows["step"].max()].drop(columns="step")
+    cells = [(f"layer {layer:.0f}", *(f"{number:.3f}" for number in numbers)) for layer, *numbers in last.to_numpy()]
+    return table_html(("", *last.columns[1:]), cells, "At the start a_0 is 0 and the others are 0.333.")

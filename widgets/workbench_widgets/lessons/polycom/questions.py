@@ -24,13 +24,16 @@ def ten_times() -> Prediction:
     same = torch.allclose(outputs[0], outputs[1], atol=1e-4)
     rows = [(f"{factor} · x", *(f"{value:.4f}" for value in output[[0, 48, 95]])) for factor, output in
             zip((1, 10, "−1"), outputs, strict=True)]  # fmt: skip
+    why = (
+        "Each power is divided by its own size, and 10ᵖ cancels. So PolyNorm sees only the <i>shape</i> of a row, "
+        "never its length. That keeps a polynomial tame, and it also throws information away. The sign survives: "
+        "for −x the odd powers flip and the square does not."
+    )
     return predict(
         "Multiply a row of pre-activations by 10. What does PolyNorm make of it?",
         ["10 times the output", "up to 1000 times: there is a cube in it", "the same output"],
         "the same output" if same else "10 times the output",
-        "Each power is divided by its own size, and 10ᵖ cancels. So PolyNorm sees only the <i>shape</i> of a row, "
-        "never its length. That keeps a polynomial tame, and it also throws information away. The sign survives: "
-        "for −x the odd powers flip and the square does not.",
+        {"the same output": why},
         evidence=table_html(("", "smallest entry", "a middle one", "largest entry"), rows),
     )
 
@@ -40,14 +43,17 @@ def one_outlier() -> Prediction:
     plain, changed = (paper.poly_norm(row, lesson.THIRDS, lesson.NO_BIAS)[:-1] for row in
                       (lesson.a_row(), lesson.a_row(outlier=20)))  # fmt: skip
     shrunk = float(changed.std() / plain.std())
+    why = (
+        "PolyNorm is no function of one number: the whole row decides how each entry is mapped. One large entry "
+        "takes most of each root mean square, of the cube's above all, and the rest of the row fades: the spread "
+        f"of the others falls to {shrunk:.0%}."
+    )
     return predict(
         "A row has 96 entries. Replace the largest by 20 and leave the others alone. What happens to the outputs of "
         "the <i>others</i>?",
         ["nothing: an activation works number by number", "they shrink", "they grow"],
         "they shrink" if shrunk < 1 else "they grow",
-        "PolyNorm is no function of one number: the whole row decides how each entry is mapped. One large entry "
-        "takes most of each root mean square, of the cube's above all, and the rest of the row fades: the spread of "
-        f"the others falls to {shrunk:.0%}.",
+        {"they shrink": why},
     )
 
 
@@ -55,13 +61,16 @@ def pieces_for_a_square() -> Prediction:
     """What ReLU pays."""
     needed = math.ceil(math.sqrt(1 / (8 * 1e-6)))
     assert paper.piecewise_linear_error(needed) <= 1e-6 < paper.piecewise_linear_error(needed - 1)
+    why = (
+        f"{needed}: the error of n pieces is 1 / (8 n²), so each further digit costs a factor of √10. Depth is "
+        "cheaper, a factor of 4 for each layer, but it too has to be paid. Two PolyReLU units hold x² exactly."
+    )
     return predict(
         "A layer of ReLU units is a broken line. How many straight pieces does it need to follow x² on [0, 1] with "
         "an error of one millionth?",
         ["about 20", "about 350", "about 1,000,000"],
         "about 350" if 300 < needed < 400 else "about 20",
-        f"{needed}: the error of n pieces is 1 / (8 n²), so each further digit costs a factor of √10. Depth is "
-        "cheaper, a factor of 4 for each layer, but it too has to be paid. Two PolyReLU units hold x² exactly.",
+        {"about 350": why},
         evidence=lesson.square_prices(),
     )
 
@@ -69,14 +78,17 @@ def pieces_for_a_square() -> Prediction:
 def memory_kept() -> Prediction:
     """What autograd keeps."""
     kept = lesson.kept_for_backward()["PolyNorm, the formula"]
+    why = (
+        f"{kept:.1f}: for each power the power itself and its normalised form, for the coefficient's gradient. The "
+        "official code checkpoints the activation for that reason and computes it twice. The input and three "
+        "numbers a row would be enough, as section 6 shows."
+    )
     return predict(
         "To differentiate PolyNorm written as its formula, autograd keeps tensors from the forward pass. How many, "
         "in units of the input?",
         ["1: the input is enough", "3: one for each power", "6"],
         "6" if round(kept) == 6 else "3: one for each power",
-        f"{kept:.1f}: for each power the power itself and its normalised form, for the coefficient's gradient. The "
-        "official code checkpoints the activation for that reason and computes it twice. The input and three "
-        "numbers a row would be enough, as section 6 shows.",
+        {"6": why},
     )
 
 
