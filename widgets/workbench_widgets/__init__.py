@@ -2,6 +2,7 @@
 
 from workbench_widgets.attention_viewer import attention_viewer
 from workbench_widgets.benchmark import benchmark, runnable
+from workbench_widgets.cost_sheet import cost_sheet
 from workbench_widgets.descent import descent
 from workbench_widgets.exercise import exercise
 from workbench_widgets.explore import explore
@@ -32,6 +33,7 @@ __all__ = [
     "begin",
     "benchmark",
     "descent",
+    "cost_sheet",
     "exercise",
     "explore",
     "gantt",

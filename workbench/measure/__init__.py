@@ -6,8 +6,10 @@ result gets no time. ``sweep`` yields one row after the other, so that a caller 
 """
 
 from workbench.measure.correctness import Check, relative_error
+from workbench.measure.cost_sheets import Line, cost_sheet, line
 from workbench.measure.crossover import Crossover, crossovers
 from workbench.measure.host import host_times, record_host, recorded_host
+from workbench.measure.machines import Machine, known_machines, this_machine
 from workbench.measure.memory import memory_limit, peak_bytes, saved_bytes
 from workbench.measure.pareto import hypervolume, pareto_front
 from workbench.measure.recording import record
@@ -39,16 +41,21 @@ __all__ = [
     "Ceilings",
     "Check",
     "Crossover",
+    "Line",
+    "Machine",
     "SamplingRun",
     "StudyRun",
     "Timing",
     "ceilings",
+    "cost_sheet",
     "crossovers",
     "dit_xl_2",
     "estimate_bytes",
     "frame",
     "host_times",
     "hypervolume",
+    "known_machines",
+    "line",
     "load",
     "load_study",
     "machine",
@@ -74,5 +81,6 @@ __all__ = [
     "saved_bytes",
     "study_frame",
     "sweep",
+    "this_machine",
     "time_call",
 ]

@@ -5,6 +5,7 @@ beside them, which replaces the data and leaves the figure on the page. ``themed
 """
 
 from workbench.plots.cells import Bars, Cells
+from workbench.plots.cost_sheet import cost_bars
 from workbench.plots.curves import bars, curves, functions, roofline, update_curves
 from workbench.plots.gantt import gantt
 from workbench.plots.maps import (
@@ -45,6 +46,7 @@ __all__ = [
     "checked_flow",
     "color_of",
     "colors_of",
+    "cost_bars",
     "curves",
     "difference_map",
     "functions",
