@@ -30,7 +30,7 @@ SHORT = Setting(steps=12, count=10)
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     monkeypatch.setattr(generating, "cache", Cache(limit=2**26))
-    monkeypatch.setattr(generating, "SETTLE", 0)
+    monkeypatch.setattr(generating, "SETTLE_S", 0.0)
     monkeypatch.setattr(generating, "ROUNDS", 1)
 
 

@@ -26,7 +26,7 @@ IMAGE = {"source": "image", "image": "4"}
 def page(monkeypatch):
     monkeypatch.setattr(seeing, "cache", Cache(limit=2**26))
     monkeypatch.setattr(seeing, "BUDGET_S", 0.01)
-    monkeypatch.setattr(seeing, "SETTLE", 0)
+    monkeypatch.setattr(seeing, "SETTLE_S", 0.0)
     monkeypatch.setattr(inspecting_images, "TESTED", 120)
     visitor = Visitor(Worker())
     told = []

@@ -28,7 +28,7 @@ SINKHORN = {"text": TEXT, "with": "", "b.doubly_stochastic": "sinkhorn_attention
 def page(monkeypatch):
     monkeypatch.setattr(seeing, "cache", Cache(limit=2**26))
     monkeypatch.setattr(seeing, "BUDGET_S", 0.01)
-    monkeypatch.setattr(seeing, "SETTLE", 0)
+    monkeypatch.setattr(seeing, "SETTLE_S", 0.0)
     visitor = Visitor(Worker())
     told = []
     made = InspectPage(visitor.desk, lambda: None, told.append)

@@ -135,6 +135,43 @@ def test_a_step_that_does_not_ask_is_not_waited_for_but_by_those_who_must_be_alo
     assert seen == ["here", "timed"]
 
 
+def test_a_job_that_pauses_keeps_nobody_waiting_and_ends_at_once_when_it_is_cancelled(worker):
+    (patient, loop), (other, _) = visitor(worker), visitor(worker)
+    heard, ended = [], []
+
+    def pausing(cancelled):
+        heard.append("begun")
+        yield Progress(0, 1, pause_s=PATIENCE_S)
+        heard.append("after the pause")
+
+    def asks(cancelled):
+        assert not cancelled()
+        yield "row"
+
+    patient.run("map", pausing, heard.append, ended.append)
+    loop.until(lambda: "begun" in heard)
+    for lane in ("quick", "long"):
+        mine = []
+        other.run(lane, asks, lambda value: None, mine.append, lane=lane)
+        loop_of_other = Visitor.seen[-1]
+        loop_of_other.until(lambda mine=mine: mine)
+    patient.cancel()
+    loop.until(lambda: ended and not worker.busy)
+    assert "after the pause" not in heard
+
+
+def test_a_job_goes_on_after_its_pause(worker):
+    desk, loop = visitor(worker)
+    ended = []
+
+    def pausing(cancelled):
+        yield Progress(0, 1, pause_s=0.01)
+        yield "later"
+
+    desk.run("map", pausing, lambda value: None, ended.append)
+    loop.until(lambda: ended)
+
+
 def test_cancel_does_not_wait_for_the_step_and_nothing_of_it_is_heard(worker):
     (first, loop), (second, other) = visitor(worker), visitor(worker)
     gate, heard, ended = Gate(), [], []

@@ -7,23 +7,15 @@ more than a second until the page showed that it was heard, when a session was l
 
 import argparse
 import asyncio
-import os
 import random
-import socket
 import statistics
-import subprocess
 import sys
 import time
-import urllib.request
 from collections import defaultdict
-from pathlib import Path
-
-import psutil
 
 from .client import Visitor
+from .server import resident, start_server
 
-ROOT = Path(__file__).parents[2]
-CORES = 2
 LONGEST_S = 1.0
 BUTTONS = ("run",)
 # Controls that would change what the page is about, or that need another one to be set first.
@@ -147,35 +139,6 @@ def _other_values(field):
     if field["kind"] == "flag":
         return [not field["value"]]
     return []
-
-
-def resident(process):
-    """MiB of memory of the server."""
-    return psutil.Process(process).memory_info().rss / 2**20
-
-
-def start_server():
-    """The dashboard on two cores: its process and address, once it answers."""
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    paths = [str(ROOT / name) for name in (".", "kernels", "widgets")]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
-    command = [sys.executable, "-m", "panel", "serve", "workbench/dashboard"]
-    command += ["--address", "localhost", "--port", str(port)]
-    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT)
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(process.pid, sorted(os.sched_getaffinity(0))[:CORES])
-    address = f"http://localhost:{port}/dashboard"
-    end = time.monotonic() + 120
-    while True:
-        try:
-            urllib.request.urlopen(address, timeout=60).close()
-            return process, address
-        except OSError:
-            if process.poll() is not None or time.monotonic() > end:
-                raise
-            time.sleep(0.3)
 
 
 async def run(address, process, *, quiet, busy, seconds, think_s=3.0, seed=0):

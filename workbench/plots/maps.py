@@ -130,13 +130,19 @@ def update_head_overview(made: figure, weights: np.ndarray, *, selected: tuple[i
     part(made, "mosaic").data_source.data = {"image": [mosaic], "width": [heads], "height": [layers]}
     source = heads_source(made)
     source.data = {"x": head + 0.5, "y": layer + 0.5, "layer": layer, "head": head}
-    source.selected.indices = [selected[0] * heads + selected[1]]
+    select_head(made, selected)
     if not isinstance(made.x_range, Range1d):
         made.x_range, made.y_range = Range1d(0, heads), Range1d(layers, 0)
     made.x_range.update(start=0, end=heads)
     made.y_range.update(start=layers, end=0)
     for axis, count in ((made.xaxis[0], heads), (made.yaxis[0], layers)):
         _label(axis, [str(index) for index in range(count)])
+
+
+def select_head(made: figure, selected: tuple[int, int]) -> None:
+    """Pick another (layer, head) in a figure made by ``head_overview``."""
+    source = heads_source(made)
+    source.selected.indices = [selected[0] * (1 + max(source.data["head"])) + selected[1]]
 
 
 def heads_source(made: figure) -> ColumnDataSource:

@@ -36,7 +36,7 @@ COUNTS = (10, 20, 50, 100, 200)
 JUDGED = 50  # samples from which on the Fréchet distance of 32 features says something
 SWITCHED = 3  # with "switch" a digit becomes the one three further on
 TURN_S = 0.03  # so long a walk keeps the device, and a step longer
-SETTLE, SETTLE_S = 6, 0.04
+SETTLE_S = 0.25
 ROUNDS, BUDGET_S = 3, 12.0  # the walks are repeated so often for their times, unless that would take longer
 
 cache = Cache(limit=64 * 2**20)
@@ -189,9 +189,7 @@ def compute(request: Request, device: str) -> Callable[[Cancelled], Iterator[Any
                 cache.put(key, judged, 50 * setting.steps)
             yield replace(judged, side=side)
         # Whoever drags a knob wants the next pictures, not these ones' times.
-        for _ in range(SETTLE):
-            time.sleep(SETTLE_S)
-            yield Progress(3, 4, "measuring", alone=True)
+        yield Progress(3, 4, "measuring", alone=True, pause_s=SETTLE_S)
         key = ("times", setting, *(each.key for each in request.sides.values()))
         if (times := cache.get(key)) is None:
             yield from (times := _Clock(request, walks, device)).rounds()

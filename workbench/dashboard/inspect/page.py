@@ -91,8 +91,8 @@ class InspectPage(Page):
         if {event.name for event in events} & set(COMPUTED):
             self._compute()
         else:
+            self._draw()  # first: it is drawn beside what follows
             self.look.controls()
-            self._draw()
             self._sum()
             self.changed()
 

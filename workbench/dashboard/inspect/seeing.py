@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import inspect
-import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 SIDES = ("a", "b")
 USES = ("attention", "hierarchy", "doubly_stochastic", "activation")  # the toggles that trained weights can take
 BUDGET_S = 0.25
-SETTLE, SETTLE_S = 8, 0.04
+SETTLE_S = 0.3
 STEPS = 4  # of a request: maps, what they mean, times, memory
 
 ORDER = Knob("order", "int", 3, "Highest power of the polynomial; its coefficients are fitted to GELU.", Range(2, 4))
@@ -173,22 +173,25 @@ def sums(maps: Mapping[str, Maps], layer: int, head: int) -> Callable[[Cancelled
         from workbench.attention.doubly_stochastic import diagnostics
 
         for side, found in maps.items():
-            with one_thread():
-                told = diagnostics(torch.from_numpy(np.ascontiguousarray(found.maps[layer, head])))
-            yield Sums(
-                side,
-                *(float(each) for each in (told.row_error, told.column_error, told.distance, told.entropy)),
-                most=float(np.log(len(found.tokens))),
-            )
+            shown = np.ascontiguousarray(found.maps[layer, head])
+            key = ("sums", shown.shape, hashlib.blake2b(shown).digest())
+            if (sums := cache.get(key)) is None:
+                with one_thread():
+                    told = diagnostics(torch.from_numpy(shown))
+                sums = Sums(
+                    side,
+                    *(float(each) for each in (told.row_error, told.column_error, told.distance, told.entropy)),
+                    most=float(np.log(len(found.tokens))),
+                )
+                cache.put(key, sums, 300)
+            yield replace(sums, side=side)
 
     return steps
 
 
 def settle(note: str) -> Iterator[Progress]:
     """Whoever drags a knob wants the next map, not this one's costs; and while a browser draws, times are disturbed."""
-    for _ in range(SETTLE):
-        time.sleep(SETTLE_S)
-        yield Progress(1, STEPS, note)
+    yield Progress(1, STEPS, note, pause_s=SETTLE_S)
 
 
 def costs(

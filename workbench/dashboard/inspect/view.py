@@ -163,12 +163,15 @@ class InspectView:
         """All heads of both sides, small."""
         chosen = self.chosen.layer, self.chosen.head
         for side, each in found.items():
+            place, before = self.heads[side], self.drawn.get(("heads", side))
             if not self._is_new("heads", side, each.maps, chosen):
                 continue
-            if not self.heads[side].drawn:
-                self.heads[side].draw(_heads, each.maps, chosen)
+            if not place.drawn:
+                place.draw(_heads, each.maps, chosen)
+            elif before is not None and before[0] is each.maps:
+                place.change(plots.select_head, chosen)
             else:
-                self.heads[side].change(plots.update_head_overview, each.maps, selected=chosen)
+                place.change(plots.update_head_overview, each.maps, selected=chosen)
 
     def _tapped(self, indices: list[int]) -> None:
         if indices:

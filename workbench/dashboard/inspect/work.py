@@ -97,7 +97,8 @@ def compute(request: Request, device: str) -> Callable[[Cancelled], Iterator[Any
         encoder = pretrained.load(device)
         _check_length(encoder, request, device)
         vectors = {}
-        for side in request.sides:
+        # What is known already has been drawn (see ``known``): somebody waits for the other.
+        for side in sorted(request.sides, key=lambda side: seeing.cache.get(("maps", *request.key(side))) is not None):
             found = _maps(encoder, request, side)
             vectors[side] = found.vector
             yield found

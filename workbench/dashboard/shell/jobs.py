@@ -32,12 +32,14 @@ class Progress:
     """A step may yield this beside its results: ``done`` of ``total`` steps, and what is happening now.
 
     ``alone``: the steps from here on take times, so none of them begins while another job's step is under way.
+    ``pause_s``: so long the next step is not begun; others have the device meanwhile.
     """
 
     done: int
     total: int
     note: str = ""
     alone: bool = False
+    pause_s: float = 0.0
 
 
 @dataclass(eq=False)
@@ -54,6 +56,7 @@ class Job:
     error: str = ""
     lacked_memory: bool = False
     alone: bool = False
+    due: float = 0.0  # on the clock of ``time.monotonic``: no step begins before
     stop: threading.Event = field(default_factory=threading.Event)
     running: Iterator[Any] | None = None
 

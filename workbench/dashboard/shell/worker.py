@@ -142,15 +142,10 @@ class Worker:
         """The job whose turn it is in this lane, once it is this lane's turn; None when the worker has been stopped."""
         with self._changed:
             while not self._stopped:
-                if lane == "long" and self._lanes["long"] and self._is_longs_turn():
+                wait_s = self._wait_s(lane)
+                if wait_s is not None and wait_s <= 0:
                     break
-                if lane == "quick" and self._lanes["quick"]:
-                    wait_s = self._quick_waits_s()
-                    if wait_s is not None and wait_s <= 0:
-                        break
-                    self._changed.wait(wait_s)
-                else:
-                    self._changed.wait()
+                self._changed.wait(wait_s)
             else:
                 return None
             session = self._whose_turn(lane)
@@ -162,36 +157,45 @@ class Worker:
                 self._lanes[lane][session] = jobs  # at the end: the next session has the next turn
             return job
 
+    def _wait_s(self, lane: Lane) -> float | None:
+        """How long a lane has to wait before its next step; None: until something changes."""
+        if self._whose_turn(lane) is None:
+            return self._pause_s(lane)
+        if lane == "long":
+            return 0.0 if self._is_longs_turn() else None
+        if self._rests or self._now["long"] is None:
+            long_waits = self._rests or self._whose_turn("long") is not None
+            return None if long_waits and self._since_long >= LONG_TURN - 1 else 0.0
+        return None if self._asked_at is None else self._asked_at + self._patience_s - time.monotonic()
+
     def _is_longs_turn(self) -> bool:
         """Whether a long step may begin, or go on after it has asked."""
-        return self._now["quick"] is None and (not self._lanes["quick"] or self._since_long >= LONG_TURN - 1)
-
-    def _quick_waits_s(self) -> float | None:
-        """How long the quick lane has to wait yet; None: until something changes."""
-        if self._rests or self._now["long"] is None:
-            long_waits = self._rests or bool(self._lanes["long"])
-            return None if long_waits and self._since_long >= LONG_TURN - 1 else 0.0
-        if self._asked_at is None or self._whose_turn("quick") is None:
-            return None
-        return self._asked_at + self._patience_s - time.monotonic()
+        quick_waits = self._whose_turn("quick") is not None
+        return self._now["quick"] is None and (not quick_waits or self._since_long >= LONG_TURN - 1)
 
     def _whose_turn(self, lane: Lane) -> str | None:
-        """The session that is next in a lane; while a long step is under way, of those that need not be alone."""
-        beside = lane == "quick" and self._now["long"] is not None and not self._rests
+        """The session that is next in a lane. Not one that pauses, nor, while a long step is under way, one that must
+        be alone."""
+        beside, now = lane == "quick" and self._now["long"] is not None and not self._rests, time.monotonic()
         for session, (first, *_) in self._lanes[lane].items():
-            if not beside or not first.alone or first.stop.is_set():
+            if first.stop.is_set() or not (first.due > now or beside and first.alone):
                 return session
         return None
+
+    def _pause_s(self, lane: Lane) -> float | None:
+        """Until the first that pauses in a lane goes on; None: nobody does."""
+        now = time.monotonic()
+        return min((jobs[0].due - now for jobs in self._lanes[lane].values() if jobs[0].due > now), default=None)
 
     def _asked(self, job: Job) -> bool:
         """A step asks whether it is to stop. Between two calls of a long one the quick jobs go first."""
         if job.lane == "long":
             with self._changed:
-                if self._lanes["quick"] or self._now["quick"] is not None:
-                    self._rests = True
+                self._rests = True
+                if not self._is_longs_turn():
                     self._changed.notify_all()
                     self._changed.wait_for(lambda: self._stopped or job.stop.is_set() or self._is_longs_turn())
-                    self._rests = False
+                self._rests = False
                 self._go_on()
         return job.stop.is_set()
 
@@ -222,6 +226,7 @@ class Worker:
         if isinstance(value, Progress):
             job.progress = value
             job.alone = job.alone or value.alone
+            job.due = time.monotonic() + value.pause_s if value.pause_s else 0.0
         if not job.stop.is_set():
             self._hand_out(job, value)
         return True
