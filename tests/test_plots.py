@@ -176,6 +176,8 @@ def test_head_is_picked_through_the_data_source():
     assert (source.data["layer"][5], source.data["head"][5]) == (1, 2)
     mosaic = made.select_one("mosaic").data_source.data["image"][0]
     assert mosaic.shape[0] <= 2 * 50 and np.nanmax(mosaic) <= 1
+    plots.select_head(made, (0, 2))
+    assert plots.heads_source(made).selected.indices == [2]
     plots.update_head_overview(made, maps[:1, :2], selected=(0, 1))
     assert plots.heads_source(made) is source and source.selected.indices == [1] and len(source.data["x"]) == 2
 
