@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from workbench.plots.style import INK
 from workbench_widgets import page, source
 
 WHITE, BLACK = (255, 255, 255), (0, 0, 0)
@@ -48,6 +49,13 @@ def test_code(theme):
     assert len(colours) == 5
     for colour in colours:
         assert contrast(mixed(read(colour), TEXT[theme], share), ground) >= 4.5, colour
+
+
+@pytest.mark.parametrize("theme", TEXT)
+def test_figures(theme, displayed):
+    assert contrast(read(INK[theme]), PAGE[theme]) >= 4.5
+    page.load_bokeh()
+    assert INK[theme] in displayed.html, "the page is not told which ink its theme has"
 
 
 @pytest.mark.parametrize("theme", TEXT)

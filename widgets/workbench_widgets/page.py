@@ -7,13 +7,17 @@ life it hides its still; in an exported page, where nobody can turn a knob, the 
 
 import html
 import itertools
+import json
 from collections.abc import Sequence
+from pathlib import Path
 
 import ipywidgets
 from bokeh.embed import components
 from bokeh.model import Model
 from bokeh.resources import Resources
 from IPython.display import HTML, display
+
+from workbench.plots.style import INK
 
 STYLE = """
 <style>
@@ -51,7 +55,8 @@ def load_bokeh() -> None:
     global _loaded
     _loaded = True
     script = "\n".join(Resources(mode="inline", components=["bokeh"]).js_raw)
-    display(HTML(f"{STYLE}<script>if (!window.Bokeh) {{ {script} }}</script>"))
+    ink = Path(__file__).with_name("ink.js").read_text(encoding="utf-8").replace("INK", json.dumps(INK), 1)
+    display(HTML(f"{STYLE}<script>if (!window.Bokeh) {{ {script} }}\n{ink}</script>"))
 
 
 def figures_html(figures: Sequence[Model]) -> str:

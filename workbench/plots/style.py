@@ -107,7 +107,7 @@ def themed(made: figure, theme: Theme) -> figure:
     for legend in (part for part in parts if isinstance(part, Legend)):
         legend.label_text_color, legend.label_text_font, legend.label_text_font_size = ink, FONT, "12px"
         # Bokeh asks the page for its colour before the legend is on the page, so that it would never get an answer.
-        legend.stylesheets = [f".bk-item .bk-label {{ color: var(--bk-label-text-color, {ink}); }}"]
+        legend.stylesheets = [f".bk-item .bk-label {{ color: var(--bk-label-text-color, var(--wb-ink, {ink})); }}"]
         legend.background_fill_alpha = 0
         legend.border_line_color = None
         legend.inactive_fill_alpha = 0.3
