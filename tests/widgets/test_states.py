@@ -44,6 +44,15 @@ def test_marks_stand_above_their_moments():
     assert list(over.renderers[-1].data_source.data["x"]) == [0.5, 3.5] and "▼ computed" in over.title.text
 
 
+def test_colours_may_end_before_the_largest_weight_and_cells_are_numbered():
+    made = state_over_time(np.eye(30), 8 * np.eye(30) - 1, strongest=2)
+    over, now, map = made.picture.layout.children
+    mapper = map.renderers[0].glyph.color_mapper
+    assert (mapper.low, mapper.high) == (-2, 2)
+    assert list(over.xaxis[0].ticker.ticks) == [0.5, 5.5, 10.5, 15.5, 20.5, 25.5]
+    assert now.yaxis[0].major_label_overrides[5.5] == "5"
+
+
 def test_an_implied_map_is_made_of_unit_vectors():
     map = implied_map(decaying, 4)
     assert torch.allclose(map, torch.tril(0.5 ** (torch.arange(4)[:, None] - torch.arange(4)).clamp(min=0).double()))

@@ -51,7 +51,7 @@ def state_over_time(
     mixing  (time, sources): row t says what the output at t is mixed of; ``implied_map`` makes it of a function
     time    where the pointer stands at first (default: the middle)
     words   ``name`` of what is shown, ``channels``, ``what`` a moment is ("step", "token"), ``mixes``, and ``marks`` of
-            some moments with what is ``marked`` by them, as ``plots.state_over_time`` takes them
+            some moments with what is ``marked`` by them, and ``strongest``, as ``plots.state_over_time`` takes them
 
     Raises ``ValueError`` for shapes that do not fit together, and for a moment that there is not.
     """

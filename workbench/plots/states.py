@@ -9,10 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 from bokeh.events import MouseMove, Tap
 from bokeh.models import (
+    Axis,
     ColorBar,
     ColumnDataSource,
     CustomJS,
     CustomJSHover,
+    FixedTicker,
     HoverTool,
     LinearColorMapper,
     Model,
@@ -26,6 +28,7 @@ from workbench.plots.style import BLUE, DIVERGING, ORANGE, PALETTE, SEQUENTIAL, 
 
 MOST_NUMBERS = 400_000
 POINTER = PALETTE[5]
+MOST_TICKS = 10
 HEIGHT = 330
 
 POINT = """
@@ -46,6 +49,7 @@ class StatePicture:
 
     layout: Row
     states: np.ndarray
+    mixing: np.ndarray | None
     span: Span
     now: figure
     row: ColumnDataSource | None
@@ -74,13 +78,15 @@ def state_over_time(
     mixes: str = "step that is mixed in",
     marks: Sequence[bool] = (),
     marked: str = "",
+    strongest: float | None = None,
     time: int = 0,
 ) -> StatePicture:
     """Pictures of ``states`` (time, channels), or (time, rows, columns), and of ``mixing`` (time, sources).
 
     A matrix state is one row a number in the overview. Row t of ``mixing`` says what the output at t is mixed of.
     Numbers of both signs are blue above zero and orange below. ``marks`` are dots above some moments, ``marked`` says
-    what they mean. Raises ``ValueError`` for other shapes, and for more than 400 000 numbers.
+    what they mean; ``strongest`` is the weight of the mixing map from which on colours are no stronger. Raises
+    ``ValueError`` for other shapes, and for more than 400 000 numbers.
     """
     states = _checked(states, mixing, marks)
     count = len(states)
@@ -101,6 +107,9 @@ def state_over_time(
     if mixing is not None:
         map = _heat(np.asarray(mixing, dtype=np.float32), mixes, what, "weight")
         map.title.text = "what each is mixed of"
+        if strongest is not None:
+            mapper = map.renderers[0].glyph.color_mapper
+            mapper.update(low=-strongest if mapper.low < 0 else 0.0, high=strongest)
         row = ColumnDataSource({"left": [0], "right": [mixing.shape[1]], "top": [time], "bottom": [time + 1]})
         map.quad("left", "right", "top", "bottom", fill_alpha=0, line_color=POINTER, line_width=2, source=row)
         figures.append(map)
@@ -111,7 +120,7 @@ def state_over_time(
         for event in (MouseMove, Tap):
             made.js_on_event(event, CustomJS(args={**arguments, "along": along}, code=POINT))
     layout = Row(children=list[Model](figures), sizing_mode="stretch_width", styles={"flex-wrap": "wrap"})
-    picture = StatePicture(layout, states, span, now, row, what)
+    picture = StatePicture(layout, states, mixing, span, now, row, what)
     picture.point(time)
     return picture
 
@@ -152,6 +161,8 @@ def _heat(matrix: np.ndarray, x_label: str, y_label: str, unit: str) -> figure:
     cell = CustomJSHover(code="return String(Math.floor(special_vars[format]))")  # a number format would round up
     made.add_tools(HoverTool(renderers=[image], tooltips=words, formatters={"$x": cell, "$y": cell}))
     made.add_layout(ColorBar(color_mapper=mapper, width=8, padding=4), "right")
+    _number_cells(made.xaxis[0], matrix.shape[1])
+    _number_cells(made.yaxis[0], matrix.shape[0])
     made.grid.grid_line_color = None
     return themed(made, "neutral")
 
@@ -166,5 +177,14 @@ def _bars(flat: np.ndarray, channels: str, name: str) -> figure:
     made.x_range, made.y_range = Range1d(low - room, high + room), Range1d(count, 0)
     source = ColumnDataSource({"y": np.arange(count) + 0.5, "right": flat[0]})
     bars = made.hbar(y="y", right="right", height=0.7, source=source, fill_color=BLUE, fill_alpha=0.85, line_color=None)
+    _number_cells(made.yaxis[0], count)
     made.add_tools(HoverTool(renderers=[bars], tooltips=[(channels, "@y{0}"), (name, "@right{0.0000}")]))
     return themed(made, "neutral")
+
+
+def _number_cells(axis: Axis, count: int) -> None:
+    """Numbers in the middle of cells: of many, every second, fifth, tenth ... one."""
+    step = next(step for step in (1, 2, 5, 10, 20, 50, 100, 1000, 10_000, count) if count / step <= MOST_TICKS)
+    shown = range(0, count, step)
+    axis.ticker = FixedTicker(ticks=[number + 0.5 for number in shown])
+    axis.major_label_overrides = {number + 0.5: str(number) for number in shown}

@@ -1,6 +1,7 @@
 """The lesson on TaylorSeer: what the text says is so."""
 
 import pytest
+import torch
 
 from workbench import claims
 from workbench.generation import taylorseer as paper
@@ -26,6 +27,16 @@ def test_the_sweep_says_what_the_text_says():
         assert first > reuse + 4 and first > fewer + 3
     assert "network calls" in lesson.sweep_table(frame)
     assert len(lesson.sweep_figure(frame).legend[0].items) == 4
+
+
+def test_the_mixture_is_what_its_caption_says():
+    map = torch.as_tensor(lesson.mixture().picture.mixing)
+    full = torch.tensor(paper.full_steps(50, 8))
+    torch.testing.assert_close(map.sum(1), torch.ones(50, dtype=map.dtype))
+    torch.testing.assert_close(map[full], torch.eye(50, dtype=map.dtype)[full])
+    forecast = map[~full]
+    assert (forecast.max(1).values > 1).all() and (forecast.min(1).values < 0).all() and not map[:, ~full].any()
+    assert map.argmax() // 50 == 8 and map.max() == 8, "the last step before the first regular full one"
 
 
 def test_pictures_are_drawn():

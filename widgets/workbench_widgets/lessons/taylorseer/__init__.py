@@ -14,6 +14,7 @@ from workbench.paper import Example
 from workbench_widgets.lessons import digits as bench
 from workbench_widgets.lessons.digits import Digits
 from workbench_widgets.page import table_html
+from workbench_widgets.states import StateOverTime, implied_map, state_over_time
 
 MODULE = 7  # the feed-forward part of block 3: the one that the pictures follow
 
@@ -107,6 +108,31 @@ def by_hand() -> str:
     terms = " + ".join(f"{w:g} · {entry:.4g}" for w, entry in zip(weights, cache.stack, strict=True))
     caption = f"Forecast of s = 10, x = 2: {terms} = {cache.forecast(10):.4g}"
     return table_html(("", "F", "gap", "D⁽⁰⁾", "D⁽¹⁾", "D⁽²⁾"), rows, caption)
+
+
+def mixture() -> StateOverTime:
+    """One module's output, computed at every step, along its principal directions; beside it how much of each step a
+    cache of order 1 mixes into what it gives, with every 8th step full."""
+    interval, order, directions = 8, 1, 4
+    rows = module_features(1)[0].flatten(1).double()
+    centred = rows - rows.mean(0)
+    seen = centred @ torch.linalg.svd(centred, full_matrices=False).Vh[:directions].mT
+    options = {"interval": interval, "order": order}
+
+    def cached(values: Tensor) -> Tensor:
+        return paper.taylorseer(values[None, :, :, None], **options)[0, :, :, 0]
+
+    caption = (
+        f"Every {interval}th step is full, order {order}; every row sums to 1. A full step is itself. A forecast takes "
+        "more than all of the last full step (blue), and takes some of the one before away (orange), the more the "
+        "further it is away. In the first interval weights reach 8, beyond the colours: the two full steps before it "
+        "are neighbours, and their slope is carried far."
+    )
+    return state_over_time(
+        seen, implied_map(cached, len(rows)), time=3 * interval, name="output", channels="principal direction",
+        what="sampling step", mixes="full step that is mixed in", marks=paper.full_steps(len(rows), interval),
+        marked="full", strongest=2, caption=caption,
+    )  # fmt: skip
 
 
 # --- the trained network ---------------------------------------------------------------------------------------------
