@@ -61,9 +61,9 @@ def test_it_grows_while_a_study_runs(displayed):
             seen.append(len(displayed))
             yield row
 
-    made = pareto_cloud(rows(), {"step": "less", "place": "more"}, name="walker")
+    made = pareto_cloud(rows(), {"step": "less", "place": "more"}, name="who", group="who")
     assert len(made.table) == 4 and seen == [1] * 4, "it stood on the page before the first row came"
-    assert len(points(made)["x"]) == 4
+    assert len(points(made, "drunk")["x"]) == len(points(made, "sober")["x"]) == 2
 
 
 def test_the_stop_button_keeps_the_rows(displayed):

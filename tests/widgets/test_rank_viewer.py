@@ -48,8 +48,8 @@ def test_the_still_is_the_first_and_the_last_step():
 
 def test_arrows_are_as_many_as_messages():
     for size in (2, 5, 9, 16):
-        assert plots.ranks_picture(made(size), 1).count("marker-end") == size
-    assert "marker-end" not in plots.ranks_picture(made(1), 0) and "one rank alone" in plots.ranks_picture(made(1), 0)
+        assert plots.ranks_picture(made(size), 1).count("<polygon") == size
+    assert "<polygon" not in plots.ranks_picture(made(1), 0) and "one rank alone" in plots.ranks_picture(made(1), 0)
 
 
 def test_of_many_links_what_each_rank_sends_is_drawn():

@@ -66,8 +66,8 @@ def update_pareto_cloud(
     points = points[points[x].notna() & points[y].notna()]
     across, up = points[x].to_numpy(dtype=float), points[y].to_numpy(dtype=float)
     on_front = pareto_front(np.column_stack([across, up]), (better[x], better[y]))
-    named = points[name].astype(str).to_numpy() if name in points else np.array([""] * len(points))
-    groups = points[group].astype(str).to_numpy() if group else np.array([""] * len(points))
+    nothing = np.array([""] * len(points))
+    named, groups = (points[each].astype(str).to_numpy() if each in points else nothing for each in (name, group))
     words = {column: (labels or {}).get(column, column.replace("_", " ")) for column in (x, y)}
     made.xaxis.axis_label, made.yaxis.axis_label = (f"{words[each]}: {better[each]} is better" for each in (x, y))
 

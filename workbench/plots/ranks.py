@@ -56,7 +56,7 @@ def _ring(run: Run, step: int, now: Sequence[Transfer], words: str) -> str:
         places.append((middle[0] + WIDE * math.cos(angle), middle[1] + tall * math.sin(angle)))
     if run.size == 1:
         places = [middle]
-    drawn = [_HEAD]
+    drawn = []
     for source, target in run.bytes_by_link():
         drawn.append(_arrow(places[source], places[target], (width, height), "currentColor", 1, ".3"))
     for each in now:
@@ -76,12 +76,6 @@ def _ring(run: Run, step: int, now: Sequence[Transfer], words: str) -> str:
     return svg.picture(WIDTH, 2 * tall + height + 8, drawn, words)
 
 
-_HEAD = (
-    '<defs><marker id="wb-head" viewBox="0 0 10 10" refX="8" refY="5" markerWidth="4" markerHeight="4" orient="auto">'
-    f'<path d="M0 0L10 5L0 10z" fill="{ORANGE}"/></marker></defs>'
-)
-
-
 def _arrow(start, end, box, color, width, opacity, label="", middle=(0.0, 0.0)) -> str:
     """From the edge of one box to that of another, a little to the right of the line between their middles, so that
     there and back lie side by side. The label stands on the side that is turned away from the ring's middle."""
@@ -93,11 +87,17 @@ def _arrow(start, end, box, color, width, opacity, label="", middle=(0.0, 0.0)) 
     side = 5
     x1, y1 = start[0] + ux * inside - uy * side, start[1] + uy * inside + ux * side
     x2, y2 = end[0] - ux * inside - uy * side, end[1] - uy * inside + ux * side
-    head = ' marker-end="url(#wb-head)"' if color == ORANGE else ""
+    # A marker would be found by its id, and that of a still that is hidden is found first.
+    back_x, back_y = x2 - 11 * ux, y2 - 11 * uy
+    corners = ((x2, y2), (back_x - 6 * uy, back_y + 6 * ux), (back_x + 6 * uy, back_y - 6 * ux))
+    points = " ".join(f"{x:.1f},{y:.1f}" for x, y in corners)
+    end_x, end_y = (back_x, back_y) if color == ORANGE else (x2, y2)
     drawn = (
-        f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" stroke="{color}" stroke-width="{width}" '
-        f'opacity="{opacity}"{head}/>'
+        f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{end_x:.1f}" y2="{end_y:.1f}" stroke="{color}" stroke-width="{width}" '
+        f'opacity="{opacity}"/>'
     )
+    if color == ORANGE:
+        drawn += f'<polygon points="{points}" fill="{color}"/>'
     if not label:
         return drawn
     x, y = (x1 + x2) / 2, (y1 + y2) / 2
