@@ -43,8 +43,15 @@ def test_other_axes_may_be_chosen_and_what_has_no_number_is_left_out():
     made = pareto_cloud(ROWS, AXES)
     made.choose("memory", "error")
     assert made.chosen == ("memory", "error") and list(made.front["name"]) == ["b", "c"]
-    assert list(points(made)["name"]) == ["a", "b", "c"] and "1 have no number on these axes" in made.summary
+    assert list(points(made)["name"]) == ["a", "b", "c"] and "1 have no place on these axes" in made.summary
     assert made.figure.xaxis[0].axis_label == "memory: less is better"
+
+
+def test_what_has_no_place_on_a_logarithmic_axis_is_left_out_and_counted():
+    rows = [*ROWS, {"name": "e", "time": 0.0, "error": 0.0}, {"name": "f", "time": np.inf, "error": 0.2}]
+    assert list(pareto_cloud(rows, AXES).front["name"]) == ["e"]
+    made = pareto_cloud(rows, AXES, log=["error"])
+    assert list(made.front["name"]) == ["a", "c"] and "2 have no place on these axes" in made.summary
 
 
 def test_more_may_be_better():

@@ -15,8 +15,11 @@
       if (done.get(figures) === state) continue
       done.set(figures, state)
       for (const model of models.values())
-        for (const name of names)
-          if (name in model.properties && known.has(model[name])) model[name] = ink[theme]
+        for (const name of names) {
+          const now = name in model.properties ? model[name] : null
+          if (known.has(now)) model[name] = ink[theme]
+          else if (known.has(now?.value)) model[name] = {value: ink[theme]}  // of words that are drawn as points are
+        }
     }
   }
   setInterval(look, 400)

@@ -30,7 +30,7 @@ class ParetoCloud(page.WithStill):
             for side, value in (("across", first), ("up", second))
         )
         for menu in (self._x, self._y):
-            menu.observe(lambda _: self._draw_anew(), "value")
+            menu.observe(lambda _: self.redraw(), "value")
         self.figure = self._made()
         self._place, self._said = BokehModel(self.figure), ipywidgets.HTML(self.summary)
         menus = [self._x, self._y] if len(self.axes) > 2 else []
@@ -70,7 +70,7 @@ class ParetoCloud(page.WithStill):
         if share := self._share(shown):
             words.append(f"The front dominates {share:.0%} of the box around all points (hypervolume).")
         if missing := len(self._rows) - count:
-            words.append(f"{missing} have no number on these axes.")
+            words.append(f"{missing} have no place on these axes.")
         return " ".join(filter(None, [self._caption, *words]))
 
     def add(self, row: Mapping[str, Any]) -> None:
@@ -85,13 +85,18 @@ class ParetoCloud(page.WithStill):
         words = {"name": self._name, "group": self._group, "labels": self._labels, "machine": self._machine}
         return plots.pareto_cloud(self._shown(), *self.chosen, self.axes, **words, **scales)
 
-    def _draw_anew(self) -> None:
+    def redraw(self) -> None:
+        """Draw the cloud anew, on the axes that are chosen."""
         self.figure = self._made()
         self._place.update_from_model(self.figure)
         self._said.value = self.summary
 
     def _shown(self) -> pd.DataFrame:
-        return self.table.dropna(subset=list(set(self.chosen)))
+        """The points that have a place on the two axes."""
+        table = self.table
+        places = table[list(set(self.chosen))].astype(float)
+        found = np.isfinite(places) & ((places > 0) | ~places.columns.isin(self._log))
+        return table[found.all(axis=1)]
 
     def _better(self) -> tuple[Better, Better]:
         return tuple(self.axes[axis] for axis in self.chosen)
@@ -151,5 +156,6 @@ def _watch(made: ParetoCloud, rows: Iterator[Mapping[str, Any]]) -> None:
     finally:
         if hasattr(rows, "close"):
             rows.close()
+        made.redraw()  # another view of the widget begins with what it was drawn with last
         if handle is not None:  # outside a notebook there is no place
             handle.update(page.HTML(""))
