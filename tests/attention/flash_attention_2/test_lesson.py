@@ -32,7 +32,7 @@ def test_everything_is_counted_on_both_sides():
     direct = counted["direct formula"].counts
     assert direct["matrix products (FLOPs)"] == 4 * 128 * 128 * 8
     assert direct["divisions"] == direct["exponentials, logarithms"] == direct["multiplications"] == 128 * 128
-    for name, blocks in (("blocks of 16", 8), ("blocks of 64", 2)):
+    for name, blocks in (("16 keys a block", 8), ("64 keys a block", 2)):
         ours = counted[name].counts
         assert ours["matrix products (FLOPs)"] == direct["matrix products (FLOPs)"]
         assert ours["divisions"] == 128 * 8

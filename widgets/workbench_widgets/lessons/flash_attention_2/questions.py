@@ -36,7 +36,7 @@ def arithmetic() -> Prediction:
         "The matrix products are the same to the last FLOP, and they are nearly all of it. In the rest there is give "
         "and take: each block corrects Õ, d / B<sub>c</sub> multiplications a score, and the divisions go from one a "
         "score to one a number of the output. So the rest depends on the size of the blocks: "
-        f"{large[0]:.1f} times that of the direct formula in blocks of {large[1]}, {small[0]:.2f} times in blocks of "
+        f"{large[0]:.1f} times that of the direct formula with {large[1]} keys a block, {small[0]:.2f} times with "
         f"{small[1]}. What makes FlashAttention quick is not a smaller sum of operations; section 6 says what is.",
         evidence=counting.arithmetic_table(counted),
     )
@@ -82,7 +82,7 @@ def blocks_alone(device: str, tokens: int = 512) -> Prediction:
     """Are blocks enough?"""
     example = paper.flash_attention_2.example(tokens, device=device)
     names = {"reference": "Algorithm 1 in PyTorch", "softmax_attention": "the direct formula"}
-    times = {name: measure.measure(paper.flash_attention_2, name, example)["median_ms"] for name in names}
+    times = {name: measure.measure(paper.flash_attention_2, name, example, budget_s=0.1)["median_ms"] for name in names}
     return predict(
         f"Here, at {tokens} tokens and 4 heads: which is faster, Algorithm 1 written in PyTorch (the reference, 64 "
         "blocks one after the other) or the direct formula?",
@@ -108,35 +108,27 @@ PREDICTIONS = (arithmetic, new_update, occupancy)
 
 @exercise(
     hint=(
-        "The old sum was measured from the old maximum. Was it too large or too small for the new one?",
-        "a = exp(m_old − m_new). The maximum grew from 1 to 3.",
+        "What does a block do to the sum that contains an older one, if it brings no larger score?",
+        "a = exp(m_old − m_new) after the second block, and after the third the maximum is what it was.",
     ),
-    solution=math.exp(-2),
-    mistakes={"the inverse, as printed in the paper": math.exp(2), "the difference": -2.0, "no correction": 1.0},
-    right="e⁻² ≈ 0.135: what was summed so far was too large by e², since it was measured from a smaller maximum.",
+    solution=math.exp(-3),
+    mistakes={
+        "the inverse, as printed in the paper": math.exp(3),
+        "from the first block's maximum to the third's": math.exp(-2),
+        "the difference": -3.0,
+        "no correction": 1.0,
+    },
+    right="e⁻³ ≈ 0.0498, and then 1: after the third block the maximum is still −1. The largest score so far counts.",
 )
 def rescale_factor(answer):
-    """The maximum of a row was 1 after the first block; the second block brings a score of 3. What is a?"""
-    assert not math.isclose(answer, math.exp(2), rel_tol=0.02), (
+    """The largest scores of three blocks are −4, −1 and −2: what has the first block's sum been multiplied by?"""
+    assert not math.isclose(answer, math.exp(3), rel_tol=0.02), (
         "that is the inverse, as the paper prints it. The old sum is too large: it was measured from a smaller maximum."
     )
-    close(answer, math.exp(-2), 0.02, "a = exp(m_old − m_new): what is m_old − m_new here?")
-
-
-@exercise(
-    hint=(
-        "How many blocks has a side, and which of the grid hold a key that a query may see?",
-        "Count the blocks on and below the diagonal of a 32 × 32 grid.",
-    ),
-    solution=528,
-    mistakes={"half of them": 512, "all": 1024, "without the diagonal": 496},
-    right="32 · 33 / 2 = 528: a little more than half, because the blocks on the diagonal are visited too.",
-)
-def blocks_visited(answer):
-    """How many blocks of 128 × 128 does a causal mask visit at 4096 tokens?"""
-    expected = int((paper.block_kinds(4096, 4096, is_causal=True, block_rows=128, block_columns=128) > 0).sum())
-    assert answer != 512, "close: but a block on the diagonal is half visible, so it is visited as well."
-    close(answer, expected, 0, f"there are 32 row blocks; row block i visits i + 1 blocks. {answer} is not their sum.")
+    assert not math.isclose(answer, math.exp(-2), rel_tol=0.02), (
+        "the third block's largest score is −2, but what is m after it: the largest of the block, or of all so far?"
+    )
+    close(answer, math.exp(-3), 0.02, "a = exp(m_old − m_new) for the second and for the third block, multiplied.")
 
 
 def solved_step(scores, value, maximum, normaliser, accumulator):
@@ -241,6 +233,89 @@ def merge(function):
         same(output, scores.softmax(-1) @ value, "Weigh each half by its share.", what=where + "the output")
 
 
+def solved_entropy(blocks):
+    """-sum p log p of every row's softmax, (rows,), from blocks of scores (rows, columns) that come one by one."""
+    maximum = normaliser = total = None
+    for scores in blocks:
+        if maximum is None:
+            maximum = torch.full_like(scores[:, 0], -torch.inf)
+            normaliser = total = torch.zeros_like(maximum)
+        larger = torch.maximum(maximum, scores.amax(-1))
+        weights, rescale = torch.exp(scores - larger[:, None]), torch.exp(maximum - larger)
+        normaliser = rescale * normaliser + weights.sum(-1)
+        total = rescale * total + (weights * scores).sum(-1)  # of the scores themselves, so that one factor moves it
+        maximum = larger
+    return maximum + normaliser.log() - total / normaliser
+
+
+def _keeps_the_blocks(blocks):
+    scores = torch.cat(list(blocks), dim=-1)
+    return -(scores.softmax(-1) * scores.log_softmax(-1)).sum(-1)
+
+
+def _entropy_of_every_block(blocks):
+    return torch.stack([-(each.softmax(-1) * each.log_softmax(-1)).sum(-1) for each in blocks]).mean(0)
+
+
+def _never_moves(blocks):
+    normaliser = total = 0
+    for scores in blocks:
+        normaliser, total = normaliser + scores.exp().sum(-1), total + (scores.exp() * scores).sum(-1)
+    return normaliser.log() - total / normaliser
+
+
+def _moves_one_sum(blocks):
+    maximum, normaliser, total = torch.tensor(-torch.inf), 0, 0
+    for scores in blocks:
+        larger = torch.maximum(maximum, scores.amax(-1))
+        weights = torch.exp(scores - larger[:, None])
+        normaliser = torch.exp(maximum - larger) * normaliser + weights.sum(-1)
+        total, maximum = total + (weights * scores).sum(-1), larger
+    return maximum + normaliser.log() - total / normaliser
+
+
+@exercise(
+    hint=(
+        "With p = e^(s − L), what is log p? Then H is L minus a mean of scores, and a mean is a quotient of two sums.",
+        "H = L − Σ e^(s − m) s / ℓ. Keep three numbers a row: m, ℓ and the sum above, which one factor moves as it "
+        "moves ℓ.",
+    ),
+    solution=solved_entropy,
+    mistakes={
+        "keeps the blocks": _keeps_the_blocks,
+        "the mean of the blocks' entropies": _entropy_of_every_block,
+        "never subtracts the maximum": _never_moves,
+        "moves ℓ alone": _moves_one_sum,
+    },
+    right="One more sum, moved by the same factor: whatever is a sum over keys of weights times something can ride "
+    "along. So a kernel can report how sharp its attention is without ever having the map.",
+)
+def one_pass_entropy(function):
+    """The entropy of every row of attention, from blocks of scores of which only one exists at a time."""
+    generator = torch.Generator().manual_seed(2)
+    for keys, width, shift in ((12, 4, 0.0), (15, 5, 0.0), (12, 3, 2000.0)):
+        scores = 3 * torch.randn(6, keys, generator=generator, dtype=torch.float64) + shift
+        got = function(_one_at_a_time(scores, width))
+        assert torch.as_tensor(got).isfinite().all(), (
+            f"with scores around {shift:.0f} it gives inf or NaN. Is the maximum subtracted before exp? A block is "
+            "overwritten as soon as you ask for the next one: is one of them kept?"
+        )
+        same(
+            got,
+            -(scores.softmax(-1) * scores.log_softmax(-1)).sum(-1),
+            "H = −Σ p log p over all keys of the row, with p = e^(s − L).",
+            what=f"for {keys} keys in blocks of {width} the row of entropies",
+        )
+
+
+def _one_at_a_time(scores, width):
+    """Blocks of ``width`` columns in one and the same place, which holds NaN in the end: a register file."""
+    place = torch.empty(len(scores), width, dtype=scores.dtype)
+    for start in range(0, scores.shape[1], width):
+        yield place.copy_(scores[:, start : start + width])
+    place.fill_(torch.nan)
+
+
 @exercise(
     hint=(
         "The printed factor is the inverse of the right one. For which number does that not matter?",
@@ -268,4 +343,4 @@ def misprint(answer):
     )
 
 
-EXERCISES = (rescale_factor, blocks_visited, online_step, merge, misprint)
+EXERCISES = (rescale_factor, online_step, merge, one_pass_entropy, misprint)
