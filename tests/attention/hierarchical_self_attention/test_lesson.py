@@ -144,7 +144,7 @@ def test_the_growth_of_time_is_judged_on_both_sides():
 
 def test_a_race_leaves_laps_and_the_claim_on_it():
     race = lesson.run_race(seeds=1, steps=2, lap=1, device="cpu", batch=4)
-    assert len(race.laps) == 4 and set(lesson.learned(race)) == {"trained_from_scratch"}
+    assert len(race.table) == 4 and set(lesson.learned(race)) == {"trained_from_scratch"}
 
 
 def test_layers_without_the_encoder(monkeypatch):

@@ -15,7 +15,6 @@ from workbench.attention import hierarchical_self_attention as paper
 from workbench.attention.flash_attention_2 import flash_attention_2
 from workbench.attention.hierarchical_self_attention import Tree, best_block, hierarchical_attention
 from workbench.models import pretrained
-from workbench.models.training import train
 from workbench.models.vit import ViTConfig
 from workbench.paper import Example
 from workbench.plots.style import blank, themed
@@ -31,8 +30,9 @@ from workbench_widgets.lessons.hierarchical_self_attention.theorem import (
     tied,
     ties,
 )
-from workbench_widgets.lessons.quantum_doubly_stochastic import Race
+from workbench_widgets.model_race import race_models
 from workbench_widgets.page import Progress, table_html
+from workbench_widgets.race import Race
 
 SENTENCE = "When it rained, the dog stayed inside; the cat, which likes puddles, went out."
 ELEVEN = Tree.from_nested([[0, 1, 2], [[3, 4], [5, 6, 7]], 8, [9, 10]])
@@ -185,16 +185,14 @@ def gap_frame(tokens: int = 64, spreads: Sequence[float] = (1.0, 0.5, 0.1), grou
 
 
 def size_table(lengths: Sequence[int]) -> str:
-    """Free weights and FLOPs of one head of 64, softmax attention against groups."""
+    """How many different weights one head has: in softmax attention, and in groups."""
     rows = []
     for tokens in lengths:
-        two, deep = best_block(tokens), _levels(tokens)
-        shallow = f"{free_weights_of(tokens, two, 2):,} in groups of {two}"
-        rows.append(
-            (f"{tokens:,}", f"{tokens**2:,}", shallow, f"{free_weights_of(tokens, 16, deep):,} in {deep} levels")
-        )
-    heads = ("tokens", "weights of softmax", "two levels", "families of 16")
-    return table_html(heads, rows, "Different weights in one head. The FLOPs are these numbers times 4 d.")
+        deep = _levels(tokens)
+        counts = (tokens**2, free_weights_of(tokens, best_block(tokens), 2), free_weights_of(tokens, 16, deep))
+        rows.append((f"{tokens:,}", *(f"{count:,}" for count in counts), str(deep)))
+    heads = ("tokens", "softmax", "groups in a sequence", "groups of groups, 16 in each", "levels of those")
+    return table_html(heads, rows, "Different weights in one head.")
 
 
 def free_weights_of(tokens: int, block: int, levels: int) -> int:
@@ -390,30 +388,18 @@ def later_layers(lost: Mapping[str, float]) -> dict[str, float]:
     return {"later_layers_are_safer": early / max(late, 1e-9)}
 
 
-def run_race(*, seeds: int, steps: int, lap: int, device: str, batch: int = 100) -> Race:
-    """Small vision transformers learn digits, 16 patches in groups of 4, with softmax and with hierarchical attention;
-    progress under the cell. The notebook's stop button ends it early and keeps what is there."""
+def run_race(*, seeds: int, steps: int, lap: int, device: str, batch: int = 100, caption: str = "") -> Race:
+    """Small vision transformers learn digits, 16 patches in groups of 4, with softmax and hierarchical attention."""
     configs = {
         "softmax": ViTConfig(depth=2),
         "hierarchical": ViTConfig(depth=2, mixer="hierarchical_attention", mixer_options={"block": 4}),
     }
-    bar, laps = Progress(len(configs) * seeds * -(-steps // lap)), []
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # the models are so small that threads would mostly wait for each other
-    try:
-        for seed in range(seeds):
-            for each in train(configs, "digits", steps=steps, batch=batch, seed=seed, device=device, lap=lap):
-                laps.append({"operator": each.name, "seed": seed, "step": each.step, "accuracy": each.accuracy})
-                bar.update(len(laps), f"{each.name}, seed {seed}, step {each.step}: {each.accuracy:.1%} of the digits")
-    except KeyboardInterrupt:
-        pass
-    finally:
-        torch.set_num_threads(threads)
-    bar.close()
-    return Race(pd.DataFrame(laps))
+    return race_models(
+        configs, "digits", seeds=seeds, steps=steps, lap=lap, device=device, batch=batch, caption=caption
+    )
 
 
 def learned(race: Race) -> dict[str, float]:
     """The claim on training: accuracy of hierarchical minus softmax attention, as a part of 1, mean over seeds."""
-    found = race.accuracy()["mean"] / 100
+    found = race.final()["mean"] / 100
     return {"trained_from_scratch": float(found["hierarchical"] - found["softmax"])}

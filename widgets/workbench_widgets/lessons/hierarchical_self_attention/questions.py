@@ -21,23 +21,28 @@ from workbench_widgets.predict import Prediction, predict
 
 
 def average() -> Prediction:
-    """Is the mean of softmax's weights over a block the best shared weight?"""
+    """Is the closest map also the one that softmax is closest to?"""
     best, softmax = lesson.both_maps(*lesson.eleven_tokens(), lesson.ELEVEN)
     labels = lesson.ties(lesson.ELEVEN)
     mean = lesson.tied(softmax, labels)[labels]
-    maps = {"softmax averaged over every block": mean, "hierarchical attention": best}
+    averaged, ours = "softmax, averaged over every block", "hierarchical attention: nothing tied is closer"
+    maps = {averaged: mean, ours: best}
     found = {name: (lesson.divergence(map, softmax), lesson.divergence(softmax, map)) for name, map in maps.items()}
-    closer = min(found, key=lambda name: found[name][0])
-    rows = [(name, *(f"{gap:.4f}" for gap in gaps)) for name, gaps in found.items()]
+    closer = min(found, key=lambda name: found[name][1])
+    rows = [(name.partition(":")[0], *(f"{gap:.4f}" for gap in gaps)) for name, gaps in found.items()]
     return predict(
-        "The shared weight of a block must stand for many weights of softmax. You could simply calculate the softmax "
-        "map and average it over every block. Which map is closer to softmax, in KL(map || softmax)?",
-        ["the averaged one", "hierarchical attention", "they are the same map"],
+        "Another way to a tied map: calculate all N² weights of softmax and average them over every block. Turn the "
+        "divergence around and ask how well the map stands in for softmax, in KL(softmax || map). Which of the two "
+        "maps is closer now?",
+        [averaged, ours, "they are the same map"],
         closer,
-        "The order inside the divergence decides. Averaging is the best answer to the other question, KL(softmax || "
-        "map): never miss a key that softmax likes. The theorem has the model first: never spend weight where softmax "
-        "spends none. That averages <i>logarithms</i>, so a block with one strong key among weak ones gets little. And "
-        "averaging needs all N² weights first.",
+        {
+            averaged: "The order inside the divergence decides. KL(softmax || map) says: never miss a key that softmax "
+            "likes, and averaging the weights is the best answer to that. The theorem has the map first: never spend "
+            "weight where softmax spends none. That averages <i>logarithms</i>, so a block with one strong key among "
+            "weak ones gets little. And averaging weights takes all N² of them first.",
+            ours: "Here the closest map in one order is the closer one in the other order, too.",
+        },
         evidence=table_html(("nats, mean over rows", "KL(map || softmax)", "KL(softmax || map)"), rows),
     )
 
@@ -60,21 +65,29 @@ def both_ends() -> Prediction:
     )
 
 
-def same_share() -> Prediction:
-    """Does every token of a group keep the same part for the group?"""
-    query, key = lesson.eleven_tokens()
-    best, softmax = lesson.both_maps(query, key, lesson.ELEVEN)
-    kept, before = best[:3, :3].sum(-1), softmax[:3, :3].sum(-1)
-    same = bool((kept - kept.mean()).abs().max() < 1e-12)
-    rows = [(f"token {token}", f"{before[token]:.4f}", f"{kept[token]:.4f}") for token in range(3)]
+def whose_rows() -> Prediction:
+    """Whose attention does one query decide?"""
+    generator, tree = torch.Generator().manual_seed(3), Tree.uniform(12, 4)
+    query, key = (torch.randn(1, 1, 12, 6, generator=generator, dtype=torch.float64) for _ in range(2))
+    before = lesson.both_maps(query, key, tree)
+    query[..., 0, :] += 1
+    moved = [(new - old).abs().amax(-1) for new, old in zip(lesson.both_maps(query, key, tree), before, strict=True)]
+    changed = {int(row) for row in (moved[0] > 1e-9).nonzero()}
+    alone, group, everybody = "token 0’s alone, as in softmax", "those of tokens 0 to 3", "all twelve"
+    answers = {frozenset({0}): alone, frozenset(range(4)): group, frozenset(range(12)): everybody}
+    names = ("token 0", "tokens 1 to 3", "tokens 4 to 11")
+    rows = [(name, *(f"{float(each[part].max()):.3f}" for each in moved[::-1]))
+            for name, part in zip(names, (slice(0, 1), slice(1, 4), slice(4, 12)), strict=True)]  # fmt: skip
     return predict(
-        "Tokens 0, 1 and 2 are a group and have quite different queries. Which part of its attention does each spend "
-        "inside the group?",
-        ["each its own part, as in softmax", "all the same part"],
-        "all the same part" if same else "each its own part, as in softmax",
-        "Nobody asked for that, but it follows: towards every sibling group all three have the <i>same</i> weights, "
-        "so what is left for the inside is the same too. This is why the energy of a group is one number.",
-        evidence=table_html(("", "inside, softmax", "inside, hierarchical"), rows),
+        "Twelve tokens in three groups of four. Token 0 gets another query; all keys and all other queries stay. "
+        "Whose rows of the map change?",
+        [alone, group, everybody],
+        answers[frozenset(changed)],
+        "Towards every other group the four have <i>one</i> set of weights, made of their mean query, and what they "
+        "keep for themselves is one number, made of all their scores. So nobody in a group decides alone. The other "
+        "groups do not notice: they see the four through their keys. It is also why the method cannot be made causal, "
+        "as section 7 says.",
+        evidence=table_html(("largest change of a weight", "softmax", "hierarchical"), rows),
     )
 
 
@@ -106,14 +119,19 @@ def quicker(device: str, tokens: int = 256) -> Prediction:
         "fewer FLOPs than softmax attention. Which is faster?",
         list(methods),
         min(times, key=times.get),
-        "Every level is a few operations of its own, and each costs its launch before it calculates anything. Softmax "
-        "attention is one operation. At a few hundred tokens that weighs as much as the arithmetic; section 6 looks "
-        "for the length from which on the arithmetic decides.",
+        {
+            "softmax attention": "Every level is a few operations of its own, and each costs the call before it "
+            "calculates anything. Softmax attention is one operation. At a few hundred tokens that weighs as much as "
+            "the arithmetic; section 6 looks for the length from which on the arithmetic decides.",
+            "hierarchical attention": "Its levels are a few operations each, and each costs the call before it "
+            "calculates anything, while softmax attention is one operation. Here the arithmetic that is saved already "
+            "outweighs that; section 6 looks for the length at which it begins to.",
+        },
         evidence="<p>" + ", ".join(f"{name}: {ms:.3g} ms" for name, ms in times.items()) + ".</p>",
     )
 
 
-PREDICTIONS = (average, both_ends, same_share, cheapest_group)
+PREDICTIONS = (average, both_ends, whose_rows, cheapest_group)
 
 
 # --- exercises -------------------------------------------------------------------------------------------------------
