@@ -1,7 +1,7 @@
 """The lesson on doubly stochastic attention: the answers of its predictions."""
 
 PREDICTIONS = {
-    "last_half_step": "the rows",
+    "larger_scores": "more than 15 times as many",
     "opposite_scores": "the same map",
     "no_scores": "the identity",
     "causal": "exactly one",

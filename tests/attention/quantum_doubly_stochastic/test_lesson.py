@@ -5,8 +5,9 @@ import torch
 
 from workbench.attention import quantum_doubly_stochastic as paper
 from workbench.attention.quantum_doubly_stochastic import circuit, theory
+from workbench.models import training
 from workbench_widgets.lessons import quantum_doubly_stochastic as lesson
-from workbench_widgets.lessons.quantum_doubly_stochastic import questions, steps
+from workbench_widgets.lessons.quantum_doubly_stochastic import gates, questions, steps
 
 # --- the walks -------------------------------------------------------------------------------------------------------
 
@@ -30,7 +31,7 @@ def test_a_circuit_gate_by_gate(scores):
     assert len(walk.walks["the scores"]) == len(order) + 1 == 8
     assert all("off by nothing but rounding" in walk.go(step) for step in range(8))
     assert "U₁, transposed, on wire 1 and 2" in walk.go(1) and "U₂, on wire 0" in walk.go(3)
-    of_nothing = [walk.go(step, "0 × the scores") for step in range(8)]
+    of_nothing = [steps.circuit_steps(scores, factors=(1, 0)).go(step, "0 × the scores") for step in range(8)]
     assert all(frame.count(">1.00<") == 4 + 8 and frame.count(">0.00<") == 12 for frame in of_nothing)
 
 
@@ -38,6 +39,43 @@ def test_the_walk_ends_where_the_circuit_does():
     angles = torch.randn(3 * 3 + 8 * 2 * 2, dtype=torch.float64)
     state = steps.states(steps.meeting_order(3, 2), angles, 3)[-1]
     torch.testing.assert_close(state, circuit.unitary(angles, qubits=3, layers=2), rtol=0, atol=1e-13)
+
+
+def test_the_drawn_gates_are_the_block():
+    angles = torch.randn(4, dtype=torch.float64)
+    expected = circuit.block(angles)
+    torch.testing.assert_close(gates.multiplied(angles), expected, rtol=0, atol=1e-14)
+    torch.testing.assert_close(gates.pauli_strings(angles), expected, rtol=0, atol=1e-14)
+    drawn = gates.block_picture()
+    assert [drawn.count(f">{name}<") for name in ("Ry(t₁)", "Rz(t₂)", "Ry(t₃)", "Rx(t₄)")] == [1] * 4
+    assert drawn.count("<circle") == 2 * 2
+
+
+def test_rotations_are_exponentials_of_pauli_matrices():
+    angle = torch.tensor(0.7, dtype=torch.float64)
+    for axis, pauli in gates.PAULI.items():
+        assert torch.equal(pauli @ pauli, torch.eye(2, dtype=pauli.dtype))
+        torch.testing.assert_close(circuit.rotation(axis, angle), torch.matrix_exp(-0.5j * angle * pauli))
+
+
+def test_the_whole_circuit_is_drawn_with_its_angles():
+    drawn = steps.circuit_picture(3, 1, 2)
+    count = circuit.parameter_count(4, auxiliary_qubits=1, layers=1, extra=0)
+    assert all(
+        f">{gate.parameters.start + 1}–{gate.parameters.stop}<" in drawn for gate in circuit.gates(3, 1, "parted")
+    )
+    assert f"–{count}<" in drawn
+
+
+def test_the_numbers_of_half_steps_in_the_text():
+    needed = {scale: lesson.half_steps_needed(scale) for scale in (1, 8)}
+    assert needed[8] > 15 * needed[1]
+    scores = theory.normal_scores(1, matrices=15)
+
+    def reached(half_steps):
+        return sum(paper.sinkhorn_to_tolerance(each, iterations=half_steps).converged for each in scores)
+
+    assert reached(needed[1] - 2) < 7.5 < reached(needed[1])
 
 
 # --- numbers in the text ---------------------------------------------------------------------------------------------
@@ -78,32 +116,41 @@ def test_claims_come_out_of_the_studies():
     assert all(judged.values()) and len(judged) == 6
 
 
+class _Ended:
+    """A race that is over: three operators, two seeds each."""
+
+    table = lesson.pd.DataFrame(
+        {"model": name, "accuracy": mean + spread * sign}
+        for name, mean, spread in (("softmax", 90, 2), ("QR", 95, 1), ("Sinkhorn", 89, 3))
+        for sign in (-1, 1)
+    )
+
+    def final(self):
+        return self.table.groupby("model", sort=False)["accuracy"].agg(["mean", "std", "min", "max"])
+
+
 def test_claims_on_training_are_judged_by_the_worst():
-    laps = [
-        {"operator": name, "seed": seed, "step": 1, "loss": 0.0, "accuracy": mean + spread * sign}
-        for name, mean, spread in (("softmax", 0.9, 0.02), ("QR", 0.95, 0.01), ("Sinkhorn", 0.89, 0.03))
-        for seed, sign in enumerate((-1, 1))
-    ]
-    found = lesson.learned(lesson.Race(lesson.pd.DataFrame(laps)))
+    found = lesson.learned(_Ended())
     assert found["accuracy"] == pytest.approx(-1) and found["stability"] == pytest.approx(1.5)
     judged = {claim.name: claim.holds(found[claim.name]) for claim in paper.PAPER.claims if claim.name in found}
     assert judged == {"accuracy": False, "stability": False}
+    said = lesson.outcome(_Ended())
+    assert "QR is ahead of softmax by 5.0 points" in said and "more than the 4.2 points" in said
 
 
 def test_a_race_leaves_laps_and_the_claims_on_it():
     race = lesson.run_race(["softmax", "QR"], seeds=2, steps=2, lap=1, device="cpu", batch=4)
-    assert len(race.laps) == 2 * 2 * 2 and set(race.accuracy().index) == {"softmax", "QR"}
-    assert set(lesson.learned(race)) == {"accuracy", "stability"}
-    assert lesson.race_figure(race, "machine")
+    assert len(race.table) == 2 * 2 * 2 and set(race.final().index) == {"softmax", "QR"}
+    assert set(lesson.learned(race)) == {"accuracy", "stability"} and "is ahead of" in lesson.outcome(race)
 
 
 def test_a_race_that_is_stopped_keeps_its_laps(monkeypatch):
-    original = lesson.train
+    original = training.train
 
     def stopped(*arguments, **options):
         yield next(original(*arguments, **options))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(lesson, "train", stopped)
+    monkeypatch.setattr(training, "train", stopped)
     race = lesson.run_race(["Sinkhorn"], seeds=1, steps=2, lap=1, device="cpu", batch=4)
-    assert len(race.laps) == 1
+    assert len(race.table) == 1

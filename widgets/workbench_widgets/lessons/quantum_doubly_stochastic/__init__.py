@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -15,12 +14,13 @@ from workbench import measure, plots
 from workbench.attention import quantum_doubly_stochastic as paper
 from workbench.attention.quantum_doubly_stochastic import circuit, theory
 from workbench.models import pretrained
-from workbench.models.training import train
 from workbench.models.vit import ViTConfig
 from workbench.paper import Example
-from workbench.plots.style import blank, note, themed
+from workbench.plots.style import blank, themed
 from workbench.tasks.sentences import EXAMPLES
-from workbench_widgets.page import Progress, table_html
+from workbench_widgets.model_race import race_models
+from workbench_widgets.page import table_html
+from workbench_widgets.race import Race
 
 SENTENCE = EXAMPLES[0]
 TRAINED_WITH = {
@@ -123,6 +123,21 @@ def one_wire(angles: Sequence[float] = (0.3, 0.7, 0.2)) -> str:
     )
 
 
+def half_steps_needed(scale: float, *, tolerance: float = 1e-6, matrices: int = 15, most: int = 5001) -> int:
+    """After how many half-steps the columns of half of the matrices (8 tokens, normal scores of deviation ``scale``)
+    sum to 1 within ``tolerance``; ``most`` where that is not reached."""
+    scores = theory.normal_scores(scale, matrices=matrices)
+    v = torch.zeros(scores.shape[:-1], dtype=scores.dtype)
+    for half_steps in range(1, most, 2):
+        u = -torch.logsumexp(scores + v[:, None, :], -1)
+        columns = torch.logsumexp(scores + u[:, :, None], -2)
+        errors = torch.expm1(columns + v).abs().amax(-1)
+        if 2 * (errors <= tolerance).sum() > matrices:
+            return half_steps
+        v = -columns
+    return most
+
+
 def vector(numbers: Tensor) -> str:
     """A vector for people."""
     return "(" + ", ".join(f"{number:.4g}" for number in numbers.tolist()) + ")"
@@ -213,19 +228,6 @@ def costs_table(frame: pd.DataFrame) -> str:
 # --- a race of operators ---------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Race:
-    """What training left: ``laps`` with columns operator, seed, step, loss, accuracy."""
-
-    laps: pd.DataFrame
-
-    def accuracy(self) -> pd.DataFrame:
-        """Accuracy on held-out digits after the last step, in percent: mean, deviation over seeds, lowest, highest."""
-        last = self.laps[self.laps["step"] == self.laps["step"].max()]
-        percent = 100 * last.set_index("operator")["accuracy"]
-        return percent.groupby(level=0, sort=False).agg(["mean", "std", "min", "max"])
-
-
 def run_race(
     operators: Sequence[str],
     *,
@@ -235,42 +237,30 @@ def run_race(
     device: str,
     batch: int = 100,
     changes: Mapping[str, Mapping[str, int]] | None = None,
+    caption: str = "",
 ) -> Race:
     """Small vision transformers that differ in the mixer learn digits, a row of pixels a token (T = 8, one head, one
-    block, width 32), with progress under the cell. ``changes`` are other knobs for an operator. The notebook's stop
-    button ends the race early and keeps its laps."""
+    block, width 32). ``changes`` are other knobs for an operator."""
     configs = {}
     for name in operators:
         mixer, options = TRAINED_WITH[name]
         shape = {"patch": 1, "rows": True, "width": 32, "depth": 1, "heads": 1, "hidden": 32}
         configs[name] = ViTConfig(mixer=mixer, mixer_options={**options, **(changes or {}).get(name, {})}, **shape)
-    bar, laps = Progress(len(operators) * seeds * -(-steps // lap)), []
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # the models are so small that threads would mostly wait for each other
-    try:
-        for seed in range(seeds):
-            for each in train(configs, "digits", steps=steps, batch=batch, seed=seed, device=device, lap=lap):
-                laps.append({"operator": each.name, "seed": seed, "step": each.step, "loss": each.loss})
-                laps[-1]["accuracy"] = each.accuracy
-                bar.update(len(laps), f"{each.name}, seed {seed}, step {each.step}: {each.accuracy:.1%} of the digits")
-    except KeyboardInterrupt:
-        pass
-    finally:
-        torch.set_num_threads(threads)
-    bar.close()
-    return Race(pd.DataFrame(laps))
+    return race_models(
+        configs, "digits", seeds=seeds, steps=steps, lap=lap, device=device, batch=batch, caption=caption
+    )
 
 
-def race_figure(race: Race, machine: str) -> Model:
-    """Accuracy over steps, the mean over seeds in a band from the worst to the best of them."""
-    made = blank("", "training step", "held-out digits recognised (%)", height=340)
-    made.add_layout(Legend(ncols=4, margin=0, padding=4), "below")
-    for name, color in plots.colors_of(race.laps["operator"].unique()).items():
-        laps = race.laps[race.laps["operator"] == name].groupby("step")["accuracy"].agg(["mean", "min", "max"]) * 100
-        made.varea(laps.index, laps["min"], laps["max"], fill_color=color, fill_alpha=0.18)
-        made.line(laps.index, laps["mean"], color=color, line_width=2.5, legend_label=name)
-    note(made, machine)
-    return themed(made, "neutral")
+def outcome(race: Race) -> str:
+    """Who is ahead after the last step, and whether by more than the seeds differ, in a sentence."""
+    found = race.final().sort_values("mean", ascending=False)
+    (first, second), spread = found["mean"].iloc[:2], found["std"].max()
+    lead = first - second
+    weight = "more" if lead > spread else "no more"
+    return (
+        f"After the last step {found.index[0]} is ahead of {found.index[1]} by {lead:.1f} points, which is {weight} "
+        f"than the {spread:.1f} points by which one operator's seeds deviate."
+    )
 
 
 # --- measurements for the claims -------------------------------------------------------------------------------------
@@ -278,7 +268,7 @@ def race_figure(race: Race, machine: str) -> Model:
 
 def learned(race: Race) -> dict[str, float]:
     """The claims on accuracy and stability, from a race in which softmax took part."""
-    found = race.accuracy()
+    found = race.final()
     others = found.drop("softmax")
     return {
         "accuracy": others["mean"].min() - found.loc["softmax", "mean"],

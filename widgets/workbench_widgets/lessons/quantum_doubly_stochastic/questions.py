@@ -3,6 +3,8 @@
 A test runs every solution and every mistake. If you are here to learn: solve them first.
 """
 
+import math
+
 import torch
 
 from workbench.attention import quantum_doubly_stochastic as paper
@@ -19,19 +21,26 @@ EXAMPLE = torch.tensor([[2.0, 0.0, 1.0], [0.0, 1.0, 0.0], [1.0, 0.0, 3.0]], dtyp
 # --- predict, then run -----------------------------------------------------------------------------------------------
 
 
-def last_half_step() -> Prediction:
-    """What is exact, and what is not."""
-    found = paper.diagnostics(paper.sinkhorn(theory.normal_scores(4.0, matrices=1), 21))
-    exact = {"rows": float(found.row_error[0]), "columns": float(found.column_error[0])}
-    rows = [(f"after 21 half-steps, {name}", f"{error:.1e}") for name, error in exact.items()]
+def larger_scores() -> Prediction:
+    """What the size of the scores does to Sinkhorn."""
+    scales = (0.5, 1, 2, 4, 8)
+    needed = {scale: lesson.half_steps_needed(scale) for scale in scales}
+    ratio = needed[8] / needed[1]
+    alike, eight, more = "about as many", "about 8 times as many", "more than 15 times as many"
     return predict(
-        "Sinkhorn starts with a row step and takes 21 half-steps. Which sums of the map are exactly 1?",
-        ["the rows", "the columns", "both", "neither"],
-        "the rows" if exact["rows"] < 1e-12 < exact["columns"] else "both",
-        "Half-steps 1, 3, ..., 21 are row steps, and the last one decides. An odd count gives a map that is exactly "
-        "row-stochastic, like softmax, and nearly column-stochastic. With an even count it is the other way round: "
-        "then a query no longer spends exactly one unit. Some papers count a row and a column step as one iteration.",
-        evidence=table_html(("scores of deviation 4", "norm of (sums − 1)"), rows),
+        "Eight tokens, normal scores of deviation 1: half of such matrices have all column sums within 10⁻⁶ of 1 "
+        f"after {needed[1]} half-steps. Multiply the scores by 8. How many half-steps does it take now?",
+        [alike, eight, more],
+        more if ratio > 15 else eight if ratio > 4 else alike,
+        {
+            more: f"{needed[8]}, {ratio:.0f} times as many. A half-step hands on what is too much along the entries "
+            "that are not small. Large scores leave few of those: queries and keys fall into groups that hardly see "
+            "each other, and what one group has too much must seep through entries near 0. So the size of the scores "
+            "decides what 3 or 21 half-steps are worth.",
+            eight: f"{needed[8]}, {ratio:.0f} times as many: large scores leave few entries along which a half-step "
+            "can hand on what is too much.",
+        },
+        evidence=table_html(("deviation of the scores", "half-steps, median"), list(needed.items())),
     )
 
 
@@ -106,7 +115,7 @@ def light_cone() -> Prediction:
     )
 
 
-PREDICTIONS = (last_half_step, opposite_scores, no_scores, causal, light_cone)
+PREDICTIONS = (larger_scores, opposite_scores, no_scores, causal, light_cone)
 
 
 # --- exercises -------------------------------------------------------------------------------------------------------
@@ -114,16 +123,18 @@ PREDICTIONS = (last_half_step, opposite_scores, no_scores, causal, light_cone)
 
 @exercise(
     hint=(
-        "Softmax is exp, divided by something. By what?",
-        "The first half-step divides every row of exp(M) by its sum.",
+        "With one wire the map has only two different entries, and they sum to 1.",
+        "P₁₁ = cos²(t / 2) must be 1/2, so cos(t / 2) = 1/√2.",
     ),
-    solution=1,
-    mistakes={"a row and a column step": 2, "none": 0, "the paper's usual choice": 3},
-    right="Half-step 1 divides every row of exp(M) by its sum, and that is softmax. So Sinkhorn attention contains it.",
+    solution=math.pi / 2,
+    mistakes={"forgets the half": math.pi / 4, "exchanges the tokens": math.pi, "the share itself": 0.5, "none": 0.0},
+    right="π/2: half way between the identity (0) and the exchange of both tokens (π).",
 )
-def softmax_is(answer):
-    """After how many half-steps is Sinkhorn's map the softmax of the scores?"""
-    close(answer, 1, 0, f"after {answer} half-steps the map is another one than softmax: which step is the first?")
+def even_shares(answer):
+    """The angle t of Ry, between 0 and π, at which the circuit of one wire lets both tokens share evenly."""
+    expected = math.pi / 2
+    share = math.cos(answer / 2) ** 2
+    close(answer, expected, 1e-3, f"there P₁₁ = cos²(t / 2) is {share:.3f}, and 1/2 is wanted, with t from 0 to π.")
 
 
 @exercise(
@@ -141,53 +152,75 @@ def parameters(answer):
     close(answer, expected, 0, f"it is not {answer}: 3 q + 8 (q − 1) L, with q = 6 wires and L = 2 layers.")
 
 
-def solved_sinkhorn(scores, half_steps):
-    """Sinkhorn's map of scores (T, T) after that many half-steps, rows first, in the log domain."""
+def solved_sinkhorn(scores, capacity, half_steps):
+    """The map of scores (T, T) whose rows sum to 1 and whose columns come to ``capacity`` (T,), in the log domain."""
     u = v = torch.zeros(len(scores), dtype=scores.dtype)
     for half_step in range(half_steps):
         if half_step % 2 == 0:
             u = -torch.logsumexp(scores + v, dim=1)
         else:
-            v = -torch.logsumexp(scores + u[:, None], dim=0)
+            v = capacity.log() - torch.logsumexp(scores + u[:, None], dim=0)
     return torch.exp(scores + u[:, None] + v)
 
 
-def _columns_first(scores, half_steps):
-    return solved_sinkhorn(scores.T, half_steps).T
-
-
-def _twice_as_many(scores, half_steps):
-    return solved_sinkhorn(scores, 2 * half_steps)
-
-
-def _overflows(scores, half_steps):
+def _divided(scores, capacity, half_steps):
+    """The same with divisions: right while exp neither overflows nor vanishes."""
     map = torch.exp(scores)
     for half_step in range(half_steps):
-        map = map / map.sum(1 - half_step % 2, keepdim=True)
+        target = 1.0 if half_step % 2 == 0 else capacity
+        map = map * (target / map.sum(1 - half_step % 2, keepdim=True))
     return map
+
+
+def _equal_columns(scores, capacity, half_steps):
+    return solved_sinkhorn(scores, torch.ones_like(capacity), half_steps)
+
+
+def _columns_first(scores, capacity, half_steps):
+    map = _divided(scores, capacity, 0)
+    for half_step in range(half_steps):
+        target = capacity if half_step % 2 == 0 else 1.0
+        map = map * (target / map.sum(half_step % 2, keepdim=True))
+    return map
+
+
+def _scales_in_the_end(scores, capacity, half_steps):
+    return _equal_columns(scores, capacity, half_steps) * capacity
+
+
+def _without_the_logarithm(scores, capacity, half_steps):
+    return solved_sinkhorn(scores, capacity.exp(), half_steps)
 
 
 @exercise(
     hint=(
-        "Dividing a row is subtracting from its logarithms. Which two vectors are enough to remember all divisions?",
-        "Keep u and v. A row step sets u to minus the logsumexp over the columns of scores + v; the other likewise.",
+        "A half-step on columns makes them sum to 1, whatever they were. By what must it multiply to make them sum to "
+        "something else?",
+        "u as in section 3; v is log capacity minus the logsumexp over the rows of scores + u.",
     ),
     solution=solved_sinkhorn,
     mistakes={
+        "columns that sum to 1": _equal_columns,
+        "the capacity multiplied in the end": _scales_in_the_end,
+        "the capacity itself in place of its logarithm": _without_the_logarithm,
         "columns first": _columns_first,
-        "a row and a column step for each": _twice_as_many,
-        "without logarithms": _overflows,
+        "without logarithms": _divided,
     },
-    right="In the log domain it stays finite for scores of 1000, where exp overflows.",
+    right="Capacities that are equal give doubly stochastic attention, and any others a transport plan: how to move a "
+    "unit from every query into keys that hold so much. QontOT was made for those.",
 )
 def my_sinkhorn(function):
-    """Write Sinkhorn's map."""
+    """Sinkhorn's map for keys that may receive different amounts."""
+    generator = torch.Generator().manual_seed(1)
     for tokens, half_steps, shift in ((5, 1, 0), (5, 2, 0), (5, 3, 0), (3, 8, 0), (5, 3, 1000)):
-        scores = shift + theory.normal_scores(2.0, matrices=1, tokens=tokens, seed=3)[0]
+        scores = theory.normal_scores(2.0, matrices=1, tokens=tokens, seed=3)[0]
+        capacity = torch.rand(tokens, generator=generator, dtype=torch.float64) + 0.2
+        capacity *= tokens / capacity.sum()
         same(
-            function(scores, half_steps),
-            paper.sinkhorn(scores, half_steps),
-            "Half-step 1 divides rows, half-step 2 columns, and so on, all of it in the log domain.",
+            function(scores + shift, capacity, half_steps),
+            _divided(scores, capacity, half_steps),
+            "Half-step 1 makes rows sum to 1, half-step 2 columns to their capacity, and so on, all of it in the log "
+            "domain.",
             what=f"with scores around {shift}, after {half_steps} half-steps the map",
         )
 
@@ -264,4 +297,4 @@ def same_map(answer):
     )
 
 
-EXERCISES = (softmax_is, parameters, my_sinkhorn, read_out, same_map)
+EXERCISES = (even_shares, parameters, my_sinkhorn, read_out, same_map)

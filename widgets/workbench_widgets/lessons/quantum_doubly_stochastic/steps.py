@@ -56,10 +56,10 @@ def circuit_steps(
     *,
     auxiliary_qubits: int = 1,
     layers: int = 1,
-    factors: Sequence[float] = (1, 0, 0.25, 4),
+    factors: Sequence[float] = (1, 2, 4),
     seed: int = 0,
 ) -> Stepper:
-    """Watch the map grow gate by gate, for scores (T, T) and for multiples of them; with 0 nothing ever happens."""
+    """Watch the map grow gate by gate, for scores (T, T) and for multiples of them."""
     tokens = len(scores)
     settings = {"auxiliary_qubits": auxiliary_qubits, "layers": layers, "extra": 0}
     theta = circuit.draw_parameters(circuit.parameter_count(tokens, **settings), seed=seed)
@@ -116,7 +116,13 @@ def _columns(order: Sequence[circuit.Gate]) -> tuple[list[int], int]:
     return places, max(places) + 1
 
 
-def _wires(order: Sequence[circuit.Gate], number: int, qubits: int, data: int) -> str:
+def circuit_picture(qubits: int, layers: int, data: int) -> str:
+    """The whole parted circuit as SVG, with the numbers of its angles in every gate (from 1)."""
+    order = meeting_order(qubits, layers)
+    return _wires(order, len(order), qubits, data, numbered=True)
+
+
+def _wires(order: Sequence[circuit.Gate], number: int, qubits: int, data: int, *, numbered: bool = False) -> str:
     places, width = _columns(order)
     drawn = []
     for index, (color, name) in enumerate(((ORANGE, "U₁, transposed"), (BLUE, "U₂"))):
@@ -127,9 +133,13 @@ def _wires(order: Sequence[circuit.Gate], number: int, qubits: int, data: int) -
         drawn.append(svg.text(0, y + 4, f"{'data' if wire < data else 'auxiliary'} {wire}"))
     for index, (gate, place) in enumerate(zip(order, places, strict=True), start=1):
         tall = 30 + WIRE * (len(gate.wires) - 1)
-        color, edge = ORANGE if gate.register == 1 else BLUE, 2.5 if index == number else 0
-        place = (108 + STEP * place, 35 + WIRE * gate.wire, STEP - 14, tall)
-        drawn.append(svg.box(*place, color, 0.9 if index <= number else 0.22, edge=edge, round=3))
+        color, edge = ORANGE if gate.register == 1 else BLUE, 2.5 if index == number and not numbered else 0
+        x, y = 108 + STEP * place, 35 + WIRE * gate.wire
+        strength = 0.35 if numbered else 0.9 if index <= number else 0.22
+        drawn.append(svg.box(x, y, STEP - 14, tall, color, strength, edge=edge, round=3))
+        if numbered:
+            span = f"{gate.parameters.start + 1}–{gate.parameters.stop}"
+            drawn.append(svg.text(x + STEP / 2 - 7, y + tall / 2 + 4, span, "middle", size=12))
     size = (120 + STEP * width, 40 + WIRE * qubits)
     return svg.picture(*size, drawn, f"{number} of {len(order)} gates on {qubits} wires")
 
