@@ -11,6 +11,7 @@ import torch
 import needs
 from workbench import catalog
 from workbench.models import pretrained
+from workbench.models.feed_forward import fit_coefficients
 from workbench.paper import Unavailable
 from workbench.tasks import text_trees
 from workbench.tasks.sentences import EXAMPLES
@@ -236,6 +237,19 @@ def test_fitted_poly_relu_stays_close_to_gelu(encoder, order):
     for texts in (EXAMPLES, fresh):
         cosine = (encoder.encode(texts) * encoder.encode(texts, activation="poly_relu", activation_order=order)).sum(1)
         assert cosine.min() > 0.85
+
+
+def test_a_polynomial_is_fitted_once_for_all_attentions_and_few_models_are_kept(encoder, monkeypatch):
+    fits = []
+    count = lambda *given, **options: fits.append(given) or fit_coefficients(*given, **options)  # noqa: E731
+    fresh = pretrained.Encoder(encoder._original, encoder._tokenizer)
+    monkeypatch.setattr(pretrained, "fit_coefficients", count)
+    monkeypatch.setattr(pretrained, "VARIANTS", 2)
+    first = fresh.model(attention="softmax_attention", activation="poly_relu")
+    for attention in ("flash_attention_2", "sinkhorn_attention"):
+        fresh.model(attention=attention, activation="poly_relu")
+    assert len(fits) == len(encoder._original.encoder.layer) and len(fresh._variants) == 2
+    assert fresh.model(attention="softmax_attention", activation="poly_relu") is not first
 
 
 def test_poly_norm_cannot_stand_in_for_gelu(encoder):

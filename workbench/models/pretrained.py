@@ -19,6 +19,7 @@ import importlib.util
 import inspect
 import os
 import threading
+from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from transformers import BertModel
 
 BATCH = 32
+VARIANTS = 64  # module trees that are kept, around one set of weights
 
 
 def why_not() -> list[str]:
@@ -86,7 +88,8 @@ class Encoder:
     def __init__(self, model: BertModel, tokenizer: Tokenizer) -> None:
         self._original = model
         self._tokenizer = tokenizer
-        self._variants: dict[tuple, BertModel] = {}
+        self._variants: OrderedDict[tuple, BertModel] = OrderedDict()  # the one used last comes last
+        self._activations: dict[tuple, list[_Activation]] = {}
         self._lock = threading.Lock()
         self.longest: int = model.config.max_position_embeddings
 
@@ -179,6 +182,9 @@ class Encoder:
         with self._lock:
             if key not in self._variants:
                 self._variants[key] = self._variant(*key)
+                while len(self._variants) > VARIANTS:
+                    self._variants.popitem(last=False)
+            self._variants.move_to_end(key)
             return self._variants[key]
 
     # --- how it is done
@@ -250,22 +256,25 @@ class Encoder:
         return torch.nn.functional.normalize(mean, dim=-1)
 
     def _variant(self, attention: str, activation: str, order: int | None) -> BertModel:
-        """A copy of the module tree, so that configurations do not disturb each other, around the same weights."""
-        tensors = [*self._original.parameters(), *self._original.buffers()]
-        model = copy.deepcopy(self._original, {id(tensor): tensor for tensor in tensors})
-        if order is not None:
-            functions = self._fitted(model, chosen(activation, "activation"), order)
-        else:
-            functions = [_Activation(chosen(activation, "activation")) for _ in model.encoder.layer]
-        for layer, function in zip(model.encoder.layer, functions, strict=True):
+        if (activation, order) not in self._activations:
+            method = chosen(activation, "activation")
+            made = [_Activation(method) for _ in self._original.encoder.layer]
+            self._activations[activation, order] = made if order is None else self._fitted(method, order)
+        model = self._copy()
+        for layer, function in zip(model.encoder.layer, self._activations[activation, order], strict=True):
             layer.intermediate.intermediate_act_fn = function
         model.set_attn_implementation(interface_name(attention))
         return model
 
+    def _copy(self) -> BertModel:
+        """A copy of the module tree, so that configurations do not disturb each other, around the same weights."""
+        tensors = [*self._original.parameters(), *self._original.buffers()]
+        return copy.deepcopy(self._original, {id(tensor): tensor for tensor in tensors})
+
     @torch.no_grad()
-    def _fitted(self, model: BertModel, method: Method, order: int) -> list[_Activation]:
+    def _fitted(self, method: Method, order: int) -> list[_Activation]:
         """A polynomial activation for each layer, its coefficients as close to GELU as can be on what arrives there."""
-        arriving: list[Tensor] = []
+        model, arriving = self._copy(), []
         for layer in model.encoder.layer:
             layer.intermediate.intermediate_act_fn.register_forward_pre_hook(lambda _, inputs: arriving.extend(inputs))
         for text in EXAMPLES:
