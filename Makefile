@@ -14,7 +14,7 @@ READY := .venv/installed
 # What each test costs, a line for each.
 TIMES := build/times
 
-.PHONY: help serve lab bench test test-avx2 test-gpu sanitize lint browser
+.PHONY: help serve lab bench test test-avx2 test-gpu sanitize load lint browser
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -48,6 +48,9 @@ test-gpu: $(READY) ## the tests that need a CUDA device
 
 sanitize: $(READY) ## small cases of every kernel under NVIDIA's compute-sanitizer, on a CUDA device
 	$(RUN) -m tests.sanitize $(ARGS)
+
+load: $(READY) browser ## how long visitors of the dashboard wait: one in a browser, then fifty at once; on a quiet machine
+	$(RUN) -m tests.load.answers; one=$$?; $(RUN) -m tests.load.sessions $(ARGS) && exit $$one
 
 lint: $(READY) ## ruff
 	$(RUN) -m ruff check .

@@ -125,6 +125,7 @@ def test_the_first_screen_is_painted(visit, browser, server, record_property):
         context = browser.new_context()
         page = context.new_page()
         page.set_default_timeout(1000 * PATIENCE_S)
+        page.wait_for_timeout(1500)  # a new window of Chromium is busy with itself
         start = time.monotonic()
         page.goto(server, wait_until="commit")
         page.wait_for_selector(".bk-Figure canvas", state="attached")
