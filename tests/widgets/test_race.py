@@ -1,6 +1,7 @@
 """The race: contestants, seeds as bands, an axis of equal cost; without a browser."""
 
 import sys
+from dataclasses import replace
 from typing import Annotated
 
 import numpy as np
@@ -8,13 +9,14 @@ import pandas as pd
 import pytest
 import torch
 
+from toy import STROLL, STUDY
 from workbench.controls import Range
 from workbench.models import training
 from workbench.models.transformer import TransformerConfig
 from workbench.models.vit import ViTConfig
 from workbench.plots.races import at_cost, over_cost, reached_by_all
 from workbench.tasks import grammar
-from workbench_widgets import page, race, race_models
+from workbench_widgets import page, race, race_models, race_study
 
 COLUMNS = {"step": "", "seconds": "s", "loss": "nats"}
 
@@ -118,6 +120,40 @@ def test_seeds_that_report_at_other_costs_are_taken_on_straight_lines():
     assert at_cost(table, 3.0, "x", "y", by="by").loc["a", "median"] == 6.5
     nothing = table.iloc[:0]
     assert reached_by_all(nothing, "x", "y", by="by") is None and over_cost(nothing, "x", "y", by="by").empty
+
+
+# --- studies ---
+
+
+def test_a_papers_study_is_a_race_of_several_seeds():
+    made = race_study(STUDY, size="ci", seeds=4)
+    assert len(made.table) == made.total == 4 * 4 and set(made.table["seed"]) == {0, 1, 2, 3}
+    assert made.final().loc["sober"].tolist() == [2, 0, 2, 2] and made.final().loc["drunk", "std"] > 0
+    assert "place (m)" in made.still
+    made.widgets["steps"].value = 5
+    made.start().join(60)
+    assert len(made.rows) == made._bar.value == made.total == 40
+
+
+def test_a_study_that_has_seeds_itself_says_which():
+    def run(*, device, seed, seeds: Annotated[int, Range(1, 9), "Seeds."] = 2):
+        for each in range(seed, seed + seeds):
+            yield {"who": "it", "seed": each, "step": 1, "place": each}
+
+    study = replace(STUDY, run=run, columns={"who": "", "seed": "", "step": "", "place": "m"}, sizes={}, length=None)
+    made = race_study(study, knobs={"seeds": 3})
+    assert made.table["seed"].tolist() == [0, 1, 2] and made.total is None
+
+
+def test_a_study_that_is_no_race_is_refused():
+    with pytest.raises(ValueError, match="by 0 columns"):
+        race_study(replace(STUDY, axes=replace(STUDY.axes, by=())))
+    with pytest.raises(ValueError, match="no column 'flops'"):
+        race_study(STUDY, costs=("flops",))
+    with pytest.raises(ValueError, match="needs a GPU"):
+        race_study(STROLL)
+    with pytest.raises(TypeError, match="no knob 'colour'"):
+        race_study(STUDY, knobs={"colour": 1})
 
 
 # --- models ---

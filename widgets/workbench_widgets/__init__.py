@@ -25,6 +25,7 @@ from workbench_widgets.source import show_source
 from workbench_widgets.states import implied_map, state_over_time
 from workbench_widgets.stepper import Frame, record, stepper
 from workbench_widgets.study import run_study
+from workbench_widgets.study_race import race_study
 from workbench_widgets.token_flow import token_flow
 
 __all__ = [
@@ -43,6 +44,7 @@ __all__ = [
     "quantiser",
     "race",
     "race_models",
+    "race_study",
     "rank_viewer",
     "record",
     "run_study",

@@ -32,12 +32,13 @@ class Race(StudyRunner):
 
     def __init__(
         self, study: Study, run: measure.StudyRun, *, seeds: int, costs: Sequence[str], total: int | None,
-        floor: tuple[float, str] | None, scales: dict[str, bool], caption: str,
+        floor: tuple[float, str] | None, caption: str,
     ) -> None:  # fmt: skip
         super().__init__(study, run, None, caption)
         self.seeds, self.costs = seeds, tuple(costs)
         self.models: dict[str, list[torch.nn.Module]] = {}
-        self._total, self._floor, self._scales = total, floor, scales
+        self._total, self._floor = total, floor
+        self._scales = {"log_x": study.axes.log_x, "log_y": study.axes.log_y}
         self._cost = ipywidgets.Dropdown(
             options=[(study.heading(name), name) for name in costs], description="over", layout={"width": "18em"}
         )
@@ -55,6 +56,8 @@ class Race(StudyRunner):
     @property
     def total(self) -> int | None:
         """How many reports a whole race has, where that is known."""
+        if self._total is None and self.study.length is not None:
+            return self.seeds * self.study.total(self._chosen())
         return self._total
 
     def run(self, progress: Progress = lambda done, row: None) -> None:
@@ -72,9 +75,10 @@ class Race(StudyRunner):
             run = self.study.run(device=self.settings.device, seed=seed, **self._chosen())
             try:
                 for row in run:
-                    if wrong := {"seed", *row} ^ set(self.study.columns):
+                    row = {"seed": seed, **row}  # a study that has seeds itself says which
+                    if wrong := set(row) ^ set(self.study.columns):
                         raise ValueError(f"A row's columns are not those of the race: {', '.join(sorted(wrong))}.")
-                    yield {name: seed if name == "seed" else row[name] for name in self.study.columns}
+                    yield {name: row[name] for name in self.study.columns}
             finally:
                 run.close()
 
@@ -89,6 +93,22 @@ class Race(StudyRunner):
         by, y = self.study.axes.by[0], self.study.axes.y
         most = reached_by_all(self.table, self.cost, y, by=by)
         return None if most is None else (most, at_cost(self.table, most, self.cost, y, by=by))
+
+    def run_in_cell(self) -> "Race":
+        """Run it now, with a sketch that grows under the cell; then build what is shown."""
+        self._chosen()  # refuses a knob that is not allowed before anything runs
+        bar, looked, picture = page.Progress(self.total or 0), time.monotonic(), ""
+
+        def told(done: int, row: dict[str, Any] | None) -> None:
+            nonlocal looked, picture
+            if row is not None and time.monotonic() - looked > LOOK:
+                looked, picture = time.monotonic(), self.sketch()
+            bar.update(done, "" if row is None else in_words(self.study, row), picture)
+
+        self.run(told)
+        bar.close()
+        self.build()
+        return self
 
     # --- on the page
 
@@ -194,22 +214,7 @@ def race(
         columns={by: "", "seed": "", **columns}, axes=Axes(x=costs[0], y=y, by=(by,), log_x=log_x, log_y=log_y),
     )  # fmt: skip
     how = {"seeds": seeds, "costs": costs, "total": None if total is None else seeds * total, "floor": floor}
-    scales = {"log_x": log_x, "log_y": log_y}
-    made = Race(study, measure.StudyRun("laptop", device, seed, knobs), scales=scales, caption=caption, **how)
-    made._chosen()  # refuses a knob that is not allowed before anything runs
-    bar, looked = page.Progress(made.total or 0), time.monotonic()
-    picture = ""
-
-    def told(done: int, row: dict[str, Any] | None) -> None:
-        nonlocal looked, picture
-        if row is not None and time.monotonic() - looked > LOOK:
-            looked, picture = time.monotonic(), made.sketch()
-        bar.update(done, "" if row is None else in_words(study, row), picture)
-
-    made.run(told)
-    bar.close()
-    made.build()
-    return made
+    return Race(study, measure.StudyRun("laptop", device, seed, knobs), caption=caption, **how).run_in_cell()
 
 
 def _in_turns(contestants: Mapping[str, Callable[[int], Rows]], by: str) -> Callable[..., Rows]:
