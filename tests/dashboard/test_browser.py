@@ -200,14 +200,18 @@ def test_a_stalled_job_does_not_block_another_visitor(visit):
 
 
 @pytest.mark.parametrize("search", ["?page=zzz&layer=1000&b.attention=quantum", "?%00%ff=%%%"])
-def test_a_broken_link_is_one_sentence_and_a_working_page(visit, search):
+def test_a_broken_link_is_told_and_the_address_is_that_of_what_is_shown(visit, search):
     page = visit(search)
     page.get_by_label("Your sentence").wait_for()
-    told = page.locator("#message-text")
-    if "%" not in search:
-        assert told.inner_text().startswith("This link asks for something that cannot be")
-        page.get_by_role("button", name="Dismiss").click()
-        told.wait_for(state="hidden")
+    told = page.locator(".message")
+    texts = told.all_inner_texts()
+    assert len(texts) == (2 if "%" in search else 3)
+    told.nth(1).get_by_role("button", name="Dismiss").click()
+    page.wait_for_function(f"document.querySelectorAll('.message').length === {len(texts) - 1}")
+    assert [each.split("Dismiss")[0] for each in told.all_inner_texts()] == [
+        each.split("Dismiss")[0] for place, each in enumerate(texts) if place != 1
+    ]
+    assert page.url.endswith("?page=inspect" if "%" in search else "?page=inspect&layer=5")
 
 
 def test_wrong_texts_are_told_and_forgiven(visit):
@@ -215,9 +219,9 @@ def test_wrong_texts_are_told_and_forgiven(visit):
     box = page.get_by_label("Your sentence")
     for text, told in (("", "empty"), ("y" * 10_000, "10,000 characters")):
         box.fill(text)
-        page.locator("#message-text", has_text=told).wait_for()
+        page.locator(".message", has_text=told).wait_for()
     box.fill("All is well.")
-    page.locator("#message").wait_for(state="hidden")
+    page.locator(".message").wait_for(state="hidden")
     page.get_by_text("in this head", exact=False).or_(page.get_by_text("Follow the row")).first.wait_for()
 
 

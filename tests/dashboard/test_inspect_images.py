@@ -9,9 +9,10 @@ import torch
 from dashboard.visitor import Visitor
 from workbench.dashboard.inspect import seeing
 from workbench.dashboard.inspect import work_images as inspecting_images
+from workbench.dashboard.inspect.fitting import why_not
 from workbench.dashboard.inspect.page import InspectPage
 from workbench.dashboard.inspect.parts import Gallery
-from workbench.dashboard.inspect.state import InspectState, why_not
+from workbench.dashboard.inspect.state import InspectState
 from workbench.dashboard.inspect.work_images import Request
 from workbench.dashboard.shell import toggles
 from workbench.dashboard.shell.jobs import Cache

@@ -7,9 +7,10 @@ import needs
 from dashboard.visitor import Visitor
 from workbench.dashboard.inspect import seeing
 from workbench.dashboard.inspect import work as inspecting
+from workbench.dashboard.inspect.fitting import why_not
 from workbench.dashboard.inspect.page import InspectPage
 from workbench.dashboard.inspect.parts import TreeEditor, places
-from workbench.dashboard.inspect.state import InspectState, why_not
+from workbench.dashboard.inspect.state import InspectState
 from workbench.dashboard.inspect.words import TRY
 from workbench.dashboard.inspect.work import Request
 from workbench.dashboard.shell import state, toggles
@@ -89,9 +90,8 @@ def test_another_text_has_other_phrases(page):
 
 
 def test_splits_that_are_not_in_the_text_get_a_sentence(page):
-    page.open({**TREE, "splits": "90"})
-    page.visitor.until(lambda: any("90" in each for each in page.told))
-    assert "position" in page.told[-1]
+    [told] = page.open({**TREE, "splits": "3,90"})
+    assert "begins at place 90" in told and page.state.splits == (3,)
 
 
 def test_the_editor_takes_places_between_words_only():
@@ -155,8 +155,13 @@ def test_attention_is_greyed_out_while_it_is_replaced():
 
 def test_simulated_circuits_are_refused_where_they_would_take_long(page):
     text = "word " * 40
-    page.open({"text": text, "with": "", "b.doubly_stochastic": "qontot_attention"})
-    page.visitor.until(lambda: any("at most 32 tokens" in each for each in page.told))
+    [told] = page.open({"text": text, "with": "", "b.doubly_stochastic": "qontot_attention"})
+    assert "at most 32 tokens" in told and page.state.b.methods["doubly_stochastic"] != "qontot_attention"
+    page.act("page", "text", "word")
+    page.act("b", "doubly_stochastic", "qontot_attention")
+    assert page.state.b.mixer.name == "qontot_attention"
+    page.act("page", "text", text)
+    assert "at most 32 tokens" in page.told[-1] and page.state.text == text
 
 
 def test_python_lines_compute_what_is_shown(page):

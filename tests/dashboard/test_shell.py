@@ -18,7 +18,7 @@ def test_every_page_opens_from_its_link_and_writes_it(visitor):
     shell = Shell(visitor.desk)
     for slug in PAGES:
         shell.go(f"?page={slug}")
-        assert shell.bridge.page == slug and shell.bridge.search == f"?page={slug}" and not shell.bridge.message
+        assert shell.bridge.page == slug and shell.bridge.search == f"?page={slug}" and not shell.bridge.messages
         assert shell.page.slug == slug and shell.page.title == PAGES[slug][0]
 
 
@@ -33,9 +33,9 @@ def test_pages_are_kept_while_the_visitor_stays(visitor):
 @pytest.mark.parametrize("link", ["?page=nothing", "?page=inspect&layer=77", "?page=papers&slug=nothing"])
 def test_a_broken_link_gets_one_sentence_and_the_default(visitor, link):
     shell = Shell(visitor.desk, link)
-    assert shell.page is not None and shell.bridge.message.startswith("This link asks for something that cannot be")
-    shell.receive({"kind": "heard"})
-    assert shell.bridge.message == ""
+    assert shell.page is not None and len(shell.bridge.messages) == 1 and "cannot be" in shell.bridge.messages[0]
+    shell.receive({"kind": "heard", "text": shell.bridge.messages[0]})
+    assert shell.bridge.messages == []
 
 
 def test_a_page_that_fails_leaves_the_rest_alone(visitor, monkeypatch):

@@ -1,7 +1,8 @@
-"""Links: what a view writes it reads again; what is wrong with a link is one sentence and the default."""
+"""Links: what a view writes it reads again; what is wrong with a link is a sentence and the nearest that works."""
 
 import pytest
 
+from workbench.dashboard.inspect import fitting
 from workbench.dashboard.inspect.state import InspectState
 from workbench.dashboard.measure.page import MeasureState
 from workbench.dashboard.papers.page import PapersState
@@ -73,26 +74,41 @@ def test_a_broken_link_never_raises(make, link):
 def test_what_is_wrong_is_named_with_what_is_allowed():
     shown = InspectState()
     wrong = shown.read(state.split("?layer=99&b.attention=nothing&head=4"))
-    told = state.complaint(wrong)
-    assert "layer = '99'" in told and "0 to 5" in told and "1 more" in told and told.count(".") <= 2
-    assert shown.layer == InspectState().layer and shown.head == 4 and shown.b == InspectState().b
+    assert "b.attention = 'nothing'" in wrong[1] and len(wrong) == 2
+    assert "layer = '99'" in wrong[0] and "0 to 5" in wrong[0]
+    assert shown.layer == 5 and shown.head == 4 and shown.b == InspectState().b
 
 
 def test_long_values_are_shortened_in_the_complaint():
-    told = state.complaint(state.decode([state.Entry("layer", 0, state.number(0, 5))], {"layer": "9" * 4000})[1])
+    _, [told] = state.decode([state.Entry("layer", 0, state.number(0, 5))], {"layer": "9" * 4000})
     assert len(told) < 250
 
 
 def test_unknown_paper_in_a_link():
     shown = PapersState()
     wrong = shown.read({"slug": "no_such_paper"})
-    assert shown.slug == "" and "polycom" in state.complaint(wrong)
+    assert shown.slug == "" and "polycom" in wrong[0]
 
 
-def test_an_unpretrainable_activation_in_a_link_is_told_later_not_a_crash():
+def test_an_activation_that_the_weights_cannot_take_is_told_and_another_shown():
     shown = InspectState()
-    assert shown.read({"b.activation": "swiglu"}) == []
-    assert shown.b.methods["activation"] == "swiglu"
+    [told] = shown.read({"b.activation": "swiglu", "b.attention": "softmax_attention"})
+    assert "SwiGLU" in told and "it is GELU" in told
+    assert shown.b.methods["activation"] == "gelu" and shown.b.methods["attention"] == "softmax_attention"
+
+
+def test_an_implementation_that_a_knob_rules_out_is_told_and_the_knob_kept(monkeypatch):
+    def why_not(source, what, name, implementation="auto", options=()):
+        return "It takes no windows." if implementation == "sdpa_math" and options else ""
+
+    monkeypatch.setattr(fitting, "why_not", why_not)
+    shown = InspectState()
+    shown.turn("b", "attention", "flash_attention_2")
+    shown.change(b=toggles.Configuration(shown.b.methods))
+    assert shown.turn("b", "implementation", "sdpa_math") == []
+    told = shown.turn("b", "attention.window_left", 1)
+    assert shown.b.implementation == "auto" and shown.b.options("attention")["window_left"] == 0
+    assert len(told) == 1 and "Run as: sdpa math cannot be here" in told[0]
 
 
 def test_configuration_is_hashable_and_equal_by_content():

@@ -4,7 +4,8 @@ import pytest
 
 from workbench import catalog
 from workbench.dashboard.inspect import seeing
-from workbench.dashboard.inspect.state import InspectState, why_not
+from workbench.dashboard.inspect.fitting import why_not
+from workbench.dashboard.inspect.state import InspectState
 from workbench.dashboard.shell import state, toggles
 from workbench.dashboard.shell.toggles import NONE, Configuration
 

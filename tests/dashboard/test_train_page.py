@@ -177,8 +177,6 @@ def test_the_language_model_greys_what_cannot_be_causal():
 @pytest.mark.parametrize(
     ("link", "told"),
     [
-        ({"task": "grammar", "b.doubly_stochastic": "sinkhorn_attention"}, "causal"),
-        ({"b.mixing": "none", "b.feed_forward": "off"}, "nothing would be left"),
         ({"steps": "20", "shape.width": "512", "shape.depth": "6", "shape.batch": "512"}, "One step would take about"),
         ({"steps": "5000", "shape.width": "128", "shape.depth": "6", "shape.batch": "128"}, "choose at most"),
     ],

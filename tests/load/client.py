@@ -24,7 +24,7 @@ class Visitor:
         self.fields = {}
         self.data_of = {}  # the model that holds a component's values -> the component
         self.bridge = self.bridge_data = None
-        self.search, self.status, self.message = "", {}, ""
+        self.search, self.status, self.messages = "", {}, []
         self.heard = 0  # how often the page showed another link, or a message
         self.changed = asyncio.Event()
         self.lost = ""
@@ -144,7 +144,7 @@ class Visitor:
         model, name, new = event["model"]["id"], event["attr"], event["new"]
         if model in self.data_of and name == "fields":
             self._take(self.data_of[model], new)
-        elif model == self.bridge_data and name in ("search", "status", "message"):
+        elif model == self.bridge_data and name in ("search", "status", "messages"):
             setattr(self, name, _plain(new))
             self.heard += name != "status" and bool(new)
         elif name == "children":

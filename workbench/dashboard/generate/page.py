@@ -44,8 +44,8 @@ START = first_runs.GENERATION
 
 ENTRIES = (
     Entry("digit", START.setting.digit, state.choice(DIGITS)),
-    Entry("count", START.setting.count, lambda text: int(state.choice(map(str, COUNTS))(text))),
-    *(Entry(name, getattr(START.setting, name), knob.parse) for name, knob in KNOBS.items()),
+    Entry("count", START.setting.count, state.one_of(COUNTS)),
+    *(Entry(name, getattr(START.setting, name), state.turned(knob)) for name, knob in KNOBS.items()),
     Entry("switch", START.setting.switch, state.flag, state.on_off),
     Entry("difference", True, state.flag, state.on_off),
 )
@@ -64,12 +64,16 @@ class GenerateState(param.Parameterized):
         return Request(self.setting, {"a": self.a, "b": self.b})
 
     def read(self, parameters: Mapping[str, str]) -> list[str]:
-        """Take over what a link says; a phrase for each thing that it got wrong."""
+        """Take over what a link says; a sentence for each thing that it got wrong."""
         values, wrong = state.decode(ENTRIES, parameters)
         difference = values.pop("difference")
         sides = {}
         for side in SIDES:
             sides[side], more = toggles.decode(side, START.sides[side], generating.knobs_of, parameters)
+            wrong += more
+            sides[side], more = toggles.fitted(
+                side, sides[side], START.sides[side], lambda configuration, what, name: generating.why_not(name)
+            )
             wrong += more
         self.param.update(setting=Setting(**values), difference=difference, **sides)
         return wrong

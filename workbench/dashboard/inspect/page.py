@@ -14,7 +14,7 @@ import param
 from workbench.dashboard.inspect import first_screen, seeing
 from workbench.dashboard.inspect import work_images as inspecting_images
 from workbench.dashboard.inspect.seeing import SIDES, Figures, Maps, Sums
-from workbench.dashboard.inspect.state import DEFAULT, WORK, InspectState
+from workbench.dashboard.inspect.state import COMPUTED, DEFAULT, WORK, InspectState
 from workbench.dashboard.inspect.view import InspectView
 from workbench.dashboard.inspect.work import Request, Similarity
 from workbench.dashboard.inspect.work_images import Accuracy
@@ -23,7 +23,6 @@ from workbench.dashboard.shell.jobs import Job, Progress
 from workbench.dashboard.shell.page import Page
 from workbench.tasks import text_trees
 
-COMPUTED = ["source", "text", "others", "splits", "collection", "image", "a", "b"]
 LOOKED_AT = ["layer", "head", "scales", "difference", "patch"]
 
 
@@ -44,7 +43,7 @@ class InspectPage(Page):
         self.summed: tuple | None = None
         self.on_screen = False
         self.look = InspectView(self.figure, self.state, self.pick, self.act)
-        self.state.param.watch(self._changed, COMPUTED + LOOKED_AT)
+        self.state.param.watch(self._changed, [*COMPUTED, *LOOKED_AT])
 
     def open(self, parameters: Mapping[str, str]) -> list[str]:
         wrong = self.state.read(parameters)
@@ -64,31 +63,34 @@ class InspectPage(Page):
 
     def act(self, form: str, name: str, given: Any) -> None:
         """A control was set."""
+        self.say("")
+        told: list[str] = []
         try:
             if form in SIDES:
-                self.state.turn(form, name, given)
-            elif name == "swap":
-                self.state.change(a=self.state.b, b=self.state.a)
-            elif name == "copy":
-                self.state.change(b=self.state.a)
-            elif name == "own":
-                self.state.change(scales="own" if given else "shared")
+                told = self.state.turn(form, name, given)
             elif name == "example":
-                if given:
-                    self.state.change(text=given)
-            elif name == "others":
-                self.state.change(others=tuple(line.strip() for line in given.splitlines() if line.strip()))
-            elif name == "punctuation":
-                self.state.change(splits=None)
+                told = self.state.change(text=given) if given else []
             else:
-                self.state.change(**{name: given})
+                told = self.state.change(**self._meant(name, given))
         except ValueError as error:
-            self.say(str(error))
+            told = [str(error)]
+        for sentence in told:
+            self.say(sentence)
+
+    def _meant(self, name: str, given: Any) -> dict[str, Any]:
+        """The parameters that a control of both sides sets."""
+        return {
+            "swap": lambda: {"a": self.state.b, "b": self.state.a},
+            "copy": lambda: {"b": self.state.a},
+            "own": lambda: {"scales": "own" if given else "shared"},
+            "others": lambda: {"others": tuple(line.strip() for line in given.splitlines() if line.strip())},
+            "punctuation": lambda: {"splits": None},
+        }.get(name, lambda: {name: given})()
 
     # --- computing ---
 
     def _changed(self, *events: param.parameterized.Event) -> None:
-        if {event.name for event in events} & set(COMPUTED):
+        if COMPUTED.intersection(event.name for event in events):
             self._compute()
         else:
             self._draw()  # first: it is drawn beside what follows

@@ -135,9 +135,8 @@ def layers_of(configuration: Configuration, depth: int) -> tuple[int, ...] | Non
     }[chosen]
 
 
-def check_simulated(configuration: Configuration, tokens: int, device: str) -> None:
+def check_simulated(method: Method, tokens: int, device: str) -> None:
     """Raise ``ValueError`` for a method that is simulated and would keep everybody waiting for many seconds."""
-    method = configuration.mixer
     most = 2 * method.largest if method.largest else tokens
     if tokens > most and device == "cpu":
         raise ValueError(

@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 from typing import Any
 
 import param
 
-from workbench.dashboard.inspect import first_screen, seeing
+from workbench.dashboard.inspect import first_screen, fitting, seeing
 from workbench.dashboard.inspect import work as inspecting
 from workbench.dashboard.inspect import work_images as inspecting_images
 from workbench.dashboard.inspect.seeing import SIDES, USES
 from workbench.dashboard.shell import state, toggles
-from workbench.dashboard.shell.device import device
 from workbench.dashboard.shell.knobs import Field, Option, field_of, value_of
 from workbench.dashboard.shell.state import Entry
 from workbench.dashboard.shell.toggles import Configuration
-from workbench.models import pretrained
 
 DEFAULT = first_screen.REQUEST
 SOURCES = ("text", "image")
 COLLECTIONS = ("digits", "fashion_mnist")
 IMAGE, PATCH = 3, 5
 WORK = {"text": inspecting, "image": inspecting_images}
+COMPUTED = frozenset({"source", "text", "others", "splits", "collection", "image", *SIDES})  # what maps depend on
 
 
 def places(text: str) -> tuple[int, ...] | None:
@@ -33,19 +31,31 @@ def places(text: str) -> tuple[int, ...] | None:
     return tuple(sorted(set(state.listed(state.number(2, inspecting.MOST_TOKENS))(text))))
 
 
-ENTRIES = (
+# What says how many layers, heads and patches there are.
+FIRST = (
     Entry("source", "text", state.choice(SOURCES)),
+    Entry("collection", "digits", state.choice(COLLECTIONS)),
+)
+ENTRIES = (
+    *FIRST,
     Entry("text", DEFAULT.text),
     Entry("with", DEFAULT.others, lambda text: tuple(filter(None, text.split("|"))), "|".join),
     Entry("splits", None, places, lambda splits: "auto" if splits is None else state.with_commas(splits)),
-    Entry("collection", "digits", state.choice(COLLECTIONS)),
     Entry("image", IMAGE, state.number(0, inspecting_images.OFFERED - 1)),
-    Entry("patch", PATCH, state.number(0, 63)),
-    Entry("layer", first_screen.LAYER, state.number(0, inspecting.LAYERS - 1)),
-    Entry("head", first_screen.HEAD, state.number(0, inspecting.HEADS - 1)),
     Entry("scales", "shared", state.choice(("shared", "own"))),
     Entry("difference", False, state.flag, state.on_off),
 )
+
+
+def entries(source: str, collection: str) -> tuple[Entry, ...]:
+    """All that a link holds of the page but the two sides."""
+    work = WORK[source]
+    return (
+        *ENTRIES,
+        Entry("patch", PATCH, state.number(0, inspecting_images.shape(collection).tokens - 1)),
+        Entry("layer", min(first_screen.LAYER, work.LAYERS - 1), state.number(0, work.LAYERS - 1)),
+        Entry("head", min(first_screen.HEAD, work.HEADS - 1), state.number(0, work.HEADS - 1)),
+    )
 
 
 class InspectState(param.Parameterized):
@@ -85,38 +95,48 @@ class InspectState(param.Parameterized):
         """Whether a side's tree is made of the text's phrases."""
         return self.source == "text" and any(map(seeing.uses_natural_tree, self.sides.values()))
 
-    def change(self, **values: Any) -> None:
-        """Set parameters together; what no longer fits to them is brought into bounds."""
+    def change(self, **values: Any) -> list[str]:
+        """Set parameters together; what no longer fits to them is brought into bounds. A sentence for each choice that
+        cannot be shown, see ``fitting``."""
         new = {**{name: getattr(self, name) for name in ("source", "collection", "layer", "head", "patch")}, **values}
         layers, heads = WORK[new["source"]].LAYERS, WORK[new["source"]].HEADS
         patches = inspecting_images.shape(new["collection"]).tokens
         if "text" in values and values["text"] != self.text and "splits" not in values:
             values["splits"] = None  # they were places in another text
+        told: list[str] = []
+        if COMPUTED.intersection(values):
+            values = {name: getattr(self, name) for name in COMPUTED} | values
+            told = fitting.fitted(values, {"text": self.text}, dict(DEFAULT.sides))
         self.param.update(
             **values
             | {"layer": min(new["layer"], layers - 1), "head": min(new["head"], heads - 1)}
             | {"patch": min(new["patch"], patches - 1)}
         )
+        return told
 
     def read(self, parameters: Mapping[str, str]) -> list[str]:
-        """Take over what a link says; a phrase for each thing that it got wrong."""
-        values, wrong = state.decode(ENTRIES, parameters)
+        """Take over what a link says; a sentence for each thing that it got wrong."""
+        first, _ = state.decode(FIRST, parameters)
+        values, wrong = state.decode(entries(**first), parameters)
         sides = {}
         for side in SIDES:
             sides[side], more = toggles.decode(side, DEFAULT.sides[side], seeing.knobs_of, parameters)
             wrong += more
         values["others"] = values.pop("with")
-        self.change(**values, **sides)
-        return wrong
+        if not values["text"].strip():
+            wrong.append(f"The link's text is empty: it is {DEFAULT.text!r} instead.")
+            values["text"] = DEFAULT.text
+        return wrong + self.change(**values, **sides)
 
     def written(self) -> dict[str, str]:
-        said = state.encode(ENTRIES, {**self.param.values(), "with": self.others})
+        said = state.encode(entries(self.source, self.collection), {**self.param.values(), "with": self.others})
         for side in SIDES:
             said |= toggles.encode(side, DEFAULT.sides[side], seeing.knobs_of, getattr(self, side))
         return said
 
-    def turn(self, side: str, name: str, given: Any) -> None:
-        """One control of a side's card was set. Raises ``ValueError`` when that cannot be."""
+    def turn(self, side: str, name: str, given: Any) -> list[str]:
+        """One control of a side's card was set; sentences as those of ``change``. Raises ``ValueError`` when that
+        cannot be."""
         configuration: Configuration = getattr(self, side)
         if name in configuration.methods:
             changed = configuration.choose(name, given)
@@ -127,7 +147,7 @@ class InspectState(param.Parameterized):
             knob = seeing.knobs_of(toggle, configuration.method(toggle))[knob_name]
             value = configuration.options(toggle).get(knob.name, knob.default)
             changed = configuration.set(toggle, knob, value_of(knob, value, given, limit=limit(knob.name)))
-        setattr(self, side, changed)
+        return self.change(**{side: changed})
 
     def card(self, side: str) -> list[Field]:
         """The controls of one side: the toggles, how the mixer runs, and the knobs that make a difference."""
@@ -136,13 +156,14 @@ class InspectState(param.Parameterized):
         for toggle in USES:
             now = configuration.methods[toggle]
             options = tuple(
-                Option(name, title, toggles.conflict(configuration, toggle, name) or why_not(self.source, toggle, name))
+                Option(name, title, toggles.conflict(configuration, toggle, name)
+                       or fitting.why_not(self.source, toggle, name))
                 for name, title in toggles.choices(toggle).items()
             )
             fields.append(Field(toggle, toggles.label(toggle), "choice", now, options))
         mixer = configuration.mixer
         fields.insert(len(USES) - 1, Field("implementation", "Run as", "choice", configuration.implementation, tuple(
-            Option(name, name.replace("_", " "), why_not(self.source, "implementation", mixer.name, name))
+            Option(name, name.replace("_", " "), fitting.why_not(self.source, "implementation", mixer.name, name))
             for name in ("auto", *mixer.implementations))))  # fmt: skip
         without = seeing.idle(configuration, self.source)
         for toggle in filter(configuration.is_on, USES):
@@ -157,17 +178,3 @@ class InspectState(param.Parameterized):
 def limit(knob: str) -> int | None:
     """Beyond a text's length a window or a block makes no difference."""
     return inspecting.MOST_TOKENS if knob.startswith(("window", "block")) else None
-
-
-@functools.cache
-def why_not(source: str, what: str, name: str, implementation: str = "auto") -> str:
-    """Why the network that looks cannot take this choice, in one sentence; empty when it can."""
-    if name == toggles.NONE:
-        return ""
-    if source == "image":
-        return " ".join(inspecting_images.why_not(what, name, implementation))
-    if reasons := pretrained.why_not():
-        return " ".join(reasons)
-    encoder = pretrained.load(device())
-    asked = {"activation": name} if what == "activation" else {"attention": name, "implementation": implementation}
-    return " ".join(encoder.why_not(**asked))

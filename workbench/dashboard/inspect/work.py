@@ -156,7 +156,7 @@ def _check_length(encoder: pretrained.Encoder, request: Request, device: str) ->
         raise ValueError(f"The text has {count} tokens: Inspect draws at most {MOST_TOKENS}, so shorten it.")
     for configuration in request.sides.values():
         for text in (request.text, *request.others):
-            seeing.check_simulated(configuration, len(encoder.tokens(text)), device)
+            seeing.check_simulated(configuration.mixer, len(encoder.tokens(text)), device)
 
 
 def _maps(encoder: pretrained.Encoder, request: Request, side: str) -> Maps:

@@ -110,7 +110,7 @@ def compute(request: Request, device: str) -> Callable[[Cancelled], Iterator[Any
             yield from _learn(request.collection)
         yield Progress(0, STEPS, "computing maps")
         for configuration in request.sides.values():
-            seeing.check_simulated(configuration, shape(request.collection).tokens, device)
+            seeing.check_simulated(configuration.mixer, shape(request.collection).tokens, device)
         for side in request.sides:
             yield _maps(request, side, device)
         yield from seeing.settle("asking about other images")

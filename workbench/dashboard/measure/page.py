@@ -25,6 +25,7 @@ from workbench.dashboard.shell.page import Page, pair, retext, stack, text
 from workbench.dashboard.shell.state import Entry
 
 DEFAULT_SIZES = {"attention": (6, 11)}  # of any other family (8, 13)
+SIZES = [2**power for power in range(LOWEST, HIGHEST + 1)]
 DRAW_S = 1.0  # a running sweep is drawn at most so often
 GROUP = ("method", "implementation", "direction")
 Y = {"median_ms": "Time", "peak_bytes": "Memory", "tflops_per_s": "Throughput"}
@@ -82,34 +83,59 @@ class MeasureState(param.Parameterized):
             Entry(
                 "run", tuple(map(":".join, self.start(family))), state.listed(state.choice(pairs)), state.with_commas
             ),
-            Entry("from", 2**low, _power, str),
-            Entry("to", 2**high, _power, str),
+            Entry("from", 2**low, state.one_of(SIZES)),
+            Entry("to", 2**high, state.one_of(SIZES)),
             Entry("dtype", "float32", state.choice(DTYPES)),
             Entry("recorded", ""),
             Entry("direction", ("forward",), state.listed(state.choice(DIRECTIONS)), state.with_commas),
         ]
 
     def read(self, parameters: Mapping[str, str]) -> list[str]:
+        """Take over what a link says; a sentence for each thing that it got wrong."""
         families = measuring.families()
         found, wrong = state.decode([Entry("what", next(iter(families)), state.choice(families))], parameters)
         family = found["what"]
         values, more = state.decode(self.entries(family), parameters)
         wrong += more
-        chosen = tuple(tuple(each.split(":")) for each in values["run"])
+        chosen, more = self._can_run(values["run"], values["dtype"], family)
+        wrong += more
         low, high = (size.bit_length() - 1 for size in sorted((values["from"], values["to"])))
         asked = Request(family, chosen, low, high)
         knobs = {}
         for kind, offered in (("shape", measuring.shape_knobs(family)), ("option", measuring.option_knobs(asked))):
-            entries = [Entry(f"{kind}.{name}", knob.default, knob.parse) for name, knob in offered.items()]
+            entries = [Entry(f"{kind}.{name}", knob.default, state.turned(knob)) for name, knob in offered.items()]
             given, more = state.decode(entries, parameters)
             wrong += more
             knobs[kind] = {name: given[f"{kind}.{name}"] for name, knob in offered.items()
                            if given[f"{kind}.{name}"] != knob.default}  # fmt: skip
-        self.param.update(
-            family=family, chosen=chosen, low=low, high=high, dtype=values["dtype"], directions=values["direction"],
-            shape=knobs["shape"], options=knobs["option"], recorded=values["recorded"],
-        )  # fmt: skip
-        return wrong
+        said = {"family": family, "chosen": chosen, "low": low, "high": high, "dtype": values["dtype"],
+                "directions": values["direction"], "shape": knobs["shape"], "options": knobs["option"]}  # fmt: skip
+        beside, more = self._beside(Request(**said), values["recorded"])
+        self.param.update(**said, recorded=beside)
+        return wrong + more
+
+    def _can_run(self, run: tuple[str, ...], dtype: str, family: str) -> tuple[tuple[tuple[str, str], ...], list[str]]:
+        """What can run here of what a link asks for, and a sentence for each that cannot."""
+        kept, told = [], []
+        for method, implementation in (each.split(":") for each in run):
+            if reason := measuring.why_not(method, implementation, self.device, dtype):
+                title, name = catalog.method(method).title, implementation.replace("_", " ")
+                told.append(f"{title}, {name}, cannot run here ({reason.rstrip('.')}): it is left out.")
+            else:
+                kept.append((method, implementation))
+        if told and not kept:
+            kept = list(self.start(family))
+        return tuple(kept), told
+
+    @staticmethod
+    def _beside(request: Request, group: str) -> tuple[str, list[str]]:
+        """The recorded setting that a link asks for; none, and a sentence, when there is no such."""
+        found = measuring.recorded(request, group)
+        if not group or (found is not None and group in found.groups):
+            return group, []
+        near = state.nearest(group, found.groups) if found is not None else None
+        why = "nothing of that name was recorded for what is chosen"
+        return near or "", [state.complaint("recorded", group, why, near or "")]
 
     def written(self) -> dict[str, str]:
         first = next(iter(measuring.families()))
@@ -358,13 +384,6 @@ def _roof(table: pd.DataFrame, ceilings: measure.Ceilings, group: list[str]) -> 
     made = plots.roofline(table, ceilings, group=group)
     made.legend[0].visible = False
     return made
-
-
-def _power(text_: str) -> int:
-    value = state.number(2**LOWEST, 2**HIGHEST)(text_)
-    if value & (value - 1):
-        raise ValueError("choose a power of two")
-    return value
 
 
 def _family_words(family: str) -> str:

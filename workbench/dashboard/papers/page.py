@@ -26,6 +26,7 @@ from workbench.dashboard.shell.page import Page
 from workbench.dashboard.shell.state import Entry
 
 SIZE = 4096
+DIRECTIONS = ("forward", "backward")
 MEASURED = {
     "median_ms": "time of one call",
     "peak_bytes": "peak memory",
@@ -54,8 +55,8 @@ class PapersState(param.Parameterized):
         return Request(self.method, self.size, dict(self.options), dict(self.shape))
 
     def read(self, parameters: Mapping[str, str]) -> list[str]:
-        """Take over what a link says; a phrase for each thing that it got wrong."""
-        values, wrong = state.decode([Entry("slug", "", state.choice(catalog.slugs()))], parameters)
+        """Take over what a link says; a sentence for each thing that it got wrong."""
+        values, wrong = state.decode([Entry("slug", "", _slug)], parameters)
         if not values["slug"]:
             self.param.update(slug="", method="", options={}, shape={}, group="", size=SIZE)
             return wrong
@@ -64,16 +65,21 @@ class PapersState(param.Parameterized):
         chosen, more = state.decode([
             Entry("method", first_of(values["slug"]), state.choice(methods)),
             Entry("group", known[0] if known else "", state.choice(known)),
-            Entry("direction", "forward", state.choice(("forward", "backward"))),
+            Entry("direction", "forward", state.choice(DIRECTIONS)),
             Entry("figure", "median_ms", state.choice(MEASURED)),
         ], parameters)  # fmt: skip
+        there = directions_of(values["slug"], chosen["group"]) if known else list(DIRECTIONS)
+        if chosen["direction"] not in there:
+            why = "it was not recorded there"
+            more.append(state.complaint("direction", chosen["direction"], why, there[0]))
+            chosen["direction"] = there[0]
         method = catalog.method(chosen["method"])
         sizes = exploring.sizes(method)
         knobs = {f"{kind}.{name}": knob
                  for kind, offered in exploring.knobs(method).items() for name, knob in offered.items()}  # fmt: skip
         set_to, others = state.decode([
-            Entry("size", min(SIZE, sizes[-1]), lambda text: int(state.choice(map(str, sizes))(text)), str),
-            *(Entry(name, knob.default, knob.parse) for name, knob in knobs.items()),
+            Entry("size", min(SIZE, sizes[-1]), state.one_of(sizes)),
+            *(Entry(name, knob.default, state.turned(knob)) for name, knob in knobs.items()),
         ], parameters)  # fmt: skip
         changed = {name: set_to[name] for name, knob in knobs.items() if set_to[name] != knob.default}
         self.param.update(**values, **chosen, size=set_to["size"], **_by_kind(changed))
@@ -136,7 +142,7 @@ class PapersState(param.Parameterized):
                   tuple(Option(name, name) for name in self.groups_of(self.slug))),
             Field("direction", "Direction", "choice", self.direction, tuple(
                 Option(name, name, "" if name in directions else f"{name.capitalize()} was not recorded here.")
-                for name in ("forward", "backward"))),
+                for name in DIRECTIONS)),
             Field("figure", "Shown", "choice", self.figure, tuple(Option(*each) for each in MEASURED.items())),
         ]  # fmt: skip
 
@@ -264,6 +270,10 @@ class PapersPage(Page):
             f"from workbench import claims, measure\n\nclaims.table({slug!r})\nmeasure.recorded({slug!r})\n"
             f"{self.studies.lines()}"
         )
+
+
+def _slug(text: str) -> str:
+    return text and state.choice(catalog.slugs())(text)
 
 
 def _by_kind(changed: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -76,7 +76,7 @@ class StudyState(param.Parameterized):
         return self.study.settings(self.size, self.knobs)
 
     def read(self, slug: str, parameters: Mapping[str, str]) -> list[str]:
-        """Take over what a link says about a paper's studies; a phrase for each thing that it got wrong."""
+        """Take over what a link says about a paper's studies; a sentence for each thing that it got wrong."""
         paper = catalog.paper(slug)
         if not paper.studies:
             self.param.update(slug=slug, chosen="", knobs={})
@@ -84,7 +84,7 @@ class StudyState(param.Parameterized):
         chosen, wrong = state.decode(self._entries(paper), parameters)
         study = paper.study(chosen["study"])
         defaults = study.settings(chosen[f"{PREFIX}size"])
-        entries = [Entry(f"{PREFIX}{name}", defaults[name], knob.parse) for name, knob in study.knobs.items()]
+        entries = [Entry(f"{PREFIX}{name}", defaults[name], state.turned(knob)) for name, knob in study.knobs.items()]
         values, more = state.decode(entries, parameters)
         turned = {name: values[f"{PREFIX}{name}"] for name in study.knobs}
         self.param.update(slug=slug, chosen=study.name, size=chosen[f"{PREFIX}size"], knobs=_other(turned, defaults))
@@ -153,7 +153,7 @@ class Studies:
         self.layout = stack(text("<h2>Run its studies</h2>"), pair(self.form, sheet, look="aside"))
 
     def open(self, slug: str, parameters: Mapping[str, str]) -> list[str]:
-        """Show the studies of a paper as a link asks for them; a phrase for each thing that it got wrong."""
+        """Show the studies of a paper as a link asks for them; a sentence for each thing that it got wrong."""
         other = slug != self.state.slug
         wrong = self.state.read(slug, parameters)
         if other:

@@ -84,7 +84,7 @@ class Bridge(pn.custom.JSComponent):
 
     page = param.String(doc="The page that is shown.")
     search = param.String(doc="The link to the view that is shown.")
-    message = param.String(doc="One sentence for the visitor; empty for none.")
+    messages = param.List(default=[], doc="Sentences for the visitor; each stays until it is dismissed or outdated.")
     status = param.Dict(default={"text": "", "busy": False, "part": None}, doc="What the visitor's job is doing.")
 
     _esm = STATIC / "shell.js"
@@ -113,6 +113,8 @@ class Shell:
         self.pages: dict[str, Page] = {}
         self.page: Page | None = None
         self.body = stack()
+        self.about_the_link: list[str] = []
+        self.about_the_page: list[str] = []
         self.ticking: Any = None  # what calls ``tick`` while a job is under way, once there is an event loop
         self.bridge = Bridge(self.receive)
         self.go(search)
@@ -120,13 +122,14 @@ class Shell:
     # --- pages and links ---
 
     def go(self, search: str) -> None:
-        """Show what a link asks for. Whatever is wrong with it: a sentence and the default."""
+        """Show what a link asks for. Whatever is wrong with it: a sentence, and the nearest thing that works."""
         parameters = state.split(search)
         (chosen, wrong) = state.decode([state.Entry("page", "inspect", state.choice(PAGES))], parameters)
         slug = chosen["page"]
+        self.about_the_page, self.about_the_link = [], []
         try:
             page = self._page(slug)
-            wrong += page.open({name: value for name, value in parameters.items() if name != "page"})
+            wrong = [*parameters.wrong, *wrong, *self._open(page, parameters)]
             if list(self.body) != [page.view()]:
                 self.body[:] = [page.view()]
             switched = self.page is not None
@@ -139,8 +142,18 @@ class Shell:
             self.body[:] = [text(f"<h1>This page could not be shown</h1><p>{html.escape(sentence(error))}</p>"
                                  '<p><a href="?page=inspect">Back to the start</a></p>')]  # fmt: skip
         self.bridge.page = slug
-        self.say(state.complaint(wrong))
+        self.about_the_link = state.told(wrong)
+        self._tell()
         self.changed()
+
+    @staticmethod
+    def _open(page: Page, parameters: state.Link) -> list[str]:
+        """Have a page show what a link asks for; where that fails, what it shows without one. The complaints."""
+        try:
+            return page.open(parameters) + parameters.left_over(page.title)
+        except Exception as error:
+            log.exception("The page %s could not show a link", page.slug)
+            return [f"The link could not be shown: {sentence(error)}", *page.open({})]
 
     def changed(self) -> None:
         """Bring the address bar and the status line up to date."""
@@ -149,7 +162,23 @@ class Shell:
         self.tick()
 
     def say(self, message: str) -> None:
-        self.bridge.message = message
+        """Tell the visitor something beside what they were told already; nothing to say: what the page told them is
+        outdated. What was wrong with a link stays until it is dismissed, or another one is followed."""
+        if not message:
+            self.about_the_page = []
+        elif message not in self.about_the_page:
+            self.about_the_page.append(message)
+        self._tell()
+
+    def _tell(self) -> None:
+        self.bridge.messages = list(dict.fromkeys([*self.about_the_link, *self.about_the_page]))
+
+    def _heard(self, message: str) -> None:
+        """The visitor has dismissed a message."""
+        for told in (self.about_the_link, self.about_the_page):
+            if message in told:
+                told.remove(message)
+        self._tell()
 
     def loaded(self) -> None:
         """The first picture is on the visitor's screen: the rest may follow."""
@@ -197,7 +226,7 @@ class Shell:
             self.desk.cancel()
             self.tick()
         elif kind == "heard":
-            self.bridge.message = ""
+            self._heard(str(data.get("text", "")))
         elif kind == "csv" and self.page is not None:
             if content := self.page.csv():
                 self.bridge._send_msg({"kind": "save", "name": f"workbench-{self.page.slug}.csv", "text": content})

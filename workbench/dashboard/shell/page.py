@@ -28,7 +28,7 @@ class Page:
         self.desk, self.changed, self.say = desk, changed, say
 
     def open(self, parameters: Mapping[str, str]) -> list[str]:
-        """Show what a link asks for; a phrase for each thing that cannot be, see ``state.decode``."""
+        """Show what a link asks for; a sentence for each thing that cannot be, see ``state.decode``."""
         raise NotImplementedError
 
     def parameters(self) -> dict[str, str]:

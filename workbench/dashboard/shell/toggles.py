@@ -10,12 +10,13 @@ Attention, hierarchy and doubly stochastic normalisation choose one thing togeth
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
 from workbench import catalog
 from workbench.controls import Knob
+from workbench.dashboard.shell import state
 from workbench.dashboard.shell.state import Entry, choice
 from workbench.paper import Method, Toggle
 
@@ -156,12 +157,10 @@ def _without_empty(knobs: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[
 def decode(
     side: str, default: Configuration, knobs_of: Any, parameters: Mapping[str, str]
 ) -> tuple[Configuration, list[str]]:
-    """The configuration that a link asks for, and a phrase for each thing that it got wrong.
+    """The configuration that a link asks for, and a sentence for each thing that it got wrong.
 
     ``knobs_of(toggle, method)`` are the knobs that the page offers.
     """
-    from workbench.dashboard.shell import state
-
     entries = [Entry(f"{side}.{toggle}", name, choice(choices(toggle))) for toggle, name in default.methods.items()]
     values, wrong = state.decode(entries, parameters)
     found = default
@@ -171,20 +170,51 @@ def decode(
             try:
                 found = found.choose(toggle, name)
             except ValueError as error:
-                wrong.append(f"{side}.{toggle} = {name!r} ({str(error).rstrip('.')})")
+                wrong.append(state.complaint(f"{side}.{toggle}", name, str(error), found.methods[toggle]))
     if found.is_on(found.mixing):
         runs = Entry(f"{side}.implementation", found.implementation, choice(("auto", *found.mixer.implementations)))
         values, more = state.decode([runs], parameters)
         found, wrong = found.run_as(values[runs.name]), wrong + more
     for toggle in filter(found.is_on, default.methods):
         knobs = knobs_of(toggle, found.method(toggle))
-        entries = [Entry(f"{side}.{toggle}.{name}", found.options(toggle).get(name, knob.default), knob.parse)
+        entries = [Entry(f"{side}.{toggle}.{name}", found.options(toggle).get(name, knob.default), state.turned(knob))
                    for name, knob in knobs.items()]  # fmt: skip
         values, more = state.decode(entries, parameters)
         wrong += more
         for entry, knob in zip(entries, knobs.values(), strict=True):
             found = found.set(toggle, knob, values[entry.name])
     return found, wrong
+
+
+def fitted(
+    side: str, chosen: Configuration, default: Configuration, why_not: Callable[[Configuration, str, str], str]
+) -> tuple[Configuration, list[str]]:
+    """What can run of ``chosen``, and a sentence for each thing that cannot and what stands there instead.
+
+    ``why_not(configuration, what, name)`` is why ``what``, a toggle or "implementation", cannot be ``name`` there, in
+    one sentence; empty when it can. Where nothing else can be either, the choice stays: whoever computes it says why.
+    """
+    told = []
+    for toggle in sorted(chosen.methods, key=lambda each: each not in REPLACING):
+        name = chosen.methods[toggle]
+        if toggle in ("attention", *REPLACING) and toggle != chosen.mixing:
+            continue  # it is off, or replaced
+        if reason := why_not(chosen, toggle, name):
+            offered = choices(toggle)
+            others = [each for each in (default.methods[toggle], *offered) if each in offered and each != name]
+            instead = next((each for each in others if not why_not(chosen, toggle, each)), None)
+            if instead is not None:
+                chosen = chosen.choose(toggle, instead)
+                told.append(_instead(side, label(toggle), offered[name], reason, offered[instead]))
+    name = chosen.implementation
+    if name != "auto" and (reason := why_not(chosen, "implementation", name)):
+        chosen = chosen.run_as("auto")
+        told.append(_instead(side, "Run as", name.replace("_", " "), reason, "auto"))
+    return chosen, told
+
+
+def _instead(side: str, what: str, name: str, reason: str, instead: str) -> str:
+    return f"{side.upper()} · {what}: {name} cannot be here ({reason.rstrip('.')}), so it is {instead}."
 
 
 def encode(side: str, default: Configuration, knobs_of: Any, chosen: Configuration) -> dict[str, str]:

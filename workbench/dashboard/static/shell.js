@@ -57,9 +57,20 @@ const copy = async (text) => {
 
 export function render({model, el}) {
   el.hidden = true
-  const tell = (text) => {
-    find("message-text").textContent = text
-    find("message").hidden = !text
+  // Every message stays until it is dismissed or outdated; those that are there are left alone, for they were read.
+  const tell = () => {
+    const there = new Map([...find("messages").children].map((node) => [node.dataset.text, node]))
+    find("messages").replaceChildren(...model.messages.map((text) => there.get(text) ?? message(text)))
+  }
+  const message = (text) => {
+    const node = document.createElement("div"), words = document.createElement("p"), close = document.createElement("button")
+    node.className = "message"
+    node.dataset.text = words.textContent = text
+    close.type = "button"
+    close.textContent = "Dismiss"
+    close.addEventListener("click", () => { node.remove(); model.send_msg({kind: "heard", text}) })
+    node.append(words, close)
+    return node
   }
   const hint = (text) => {
     find("hint").textContent = text
@@ -117,7 +128,6 @@ export function render({model, el}) {
     find("cancel").disabled = true
     model.send_msg({kind: "cancel"})
   })
-  listen(find("message-close"), "click", () => { tell(""); model.send_msg({kind: "heard"}) })
 
   const status = () => {
     ink()
@@ -132,11 +142,13 @@ export function render({model, el}) {
     else bar.value = part
   }
   model.on("status", status)
-  model.on("message", () => tell(model.message))
+  model.on("messages", tell)
   model.on("page", () => mark(model.page))
-  model.on("search", () => {
+  // The address bar holds what is shown: also where the link that was opened asked for something else.
+  const address = () => {
     if (model.search && model.search !== location.search) history.replaceState({}, "", model.search)
-  })
+  }
+  model.on("search", address)
   model.on("msg:custom", ({kind, name, text}) => {
     if (kind === "save") save(name, new Blob([text], {type: "text/csv;charset=utf-8"}))
     if (kind === "lines") {
@@ -147,8 +159,9 @@ export function render({model, el}) {
   })
   model.on("remove", () => own.abort())
 
+  address()
   status()
-  tell(model.message)
+  tell()
   mark(model.page)
   document.documentElement.dataset.ready = "yes"
 }

@@ -52,7 +52,7 @@ class TrainState(param.Parameterized):
     # --- the link ---
 
     def read(self, parameters: Mapping[str, str]) -> list[str]:
-        """Take over what a link says; a phrase for each thing that it got wrong."""
+        """Take over what a link says; a sentence for each thing that it got wrong."""
         first = Entry("task", first_runs.RACE.task, _task)
         found, wrong = state.decode([first], parameters)
         values, more = state.decode(self._entries(found["task"]), parameters)
@@ -64,6 +64,8 @@ class TrainState(param.Parameterized):
             sides[side] = Side(configuration, values[f"{side}.mixing"], values[f"{side}.feed_forward"])
         defaults = racers.shape(found["task"])
         shape = {name: value for name in SHAPE if (value := values[f"shape.{name}"]) != defaults[name]}
+        sides, more = racers.fitted(Request(found["task"], sides, values["steps"], values["seed"], shape))
+        wrong += more
         self.param.update(task=found["task"], steps=values["steps"], seed=values["seed"], shape=shape, **sides)
         return wrong
 
@@ -79,12 +81,12 @@ class TrainState(param.Parameterized):
 
     @staticmethod
     def _entries(task: str) -> list[Entry]:
-        entries = [Entry("steps", STEPS.default, STEPS.parse, str), Entry("seed", SEED.default, SEED.parse, str)]
+        entries = [Entry(knob.name, knob.default, state.turned(knob)) for knob in (STEPS, SEED)]
         for side, default in racers.start(task).items():
             entries.append(Entry(f"{side}.mixing", default.mixing, state.choice(mixings())))
             entries.append(Entry(f"{side}.feed_forward", default.feed_forward, state.flag, state.on_off))
         defaults = racers.shape(task)
-        return entries + [Entry(f"shape.{name}", defaults[name], knob.parse, str) for name, knob in SHAPE.items()]
+        return entries + [Entry(f"shape.{name}", defaults[name], state.turned(knob)) for name, knob in SHAPE.items()]
 
     # --- the controls ---
 

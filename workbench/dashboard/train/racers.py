@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from dataclasses import MISSING, Field, dataclass, field, fields
+from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from typing import Any
 
 import torch
@@ -201,6 +201,37 @@ def why_not(method: str, task: str) -> str:
     except (ValueError, TypeError, Unavailable, RuntimeError) as error:
         words = " ".join(str(error).split())
         return words if words.endswith(".") else words + "."
+    return ""
+
+
+def fitted(request: Request) -> tuple[dict[str, Side], list[str]]:
+    """The sides of a race as they can run, and a sentence for each choice that cannot be and what is there instead."""
+    sides, told = dict(request.sides), []
+    for side, default in start(request.task).items():
+        for what, instead in (("mixing", {"mixing": default.mixing}), ("feed_forward", {"feed_forward": True})):
+            chosen = sides[side]
+            name = chosen.mixing if what == "mixing" else "on" if chosen.feed_forward else "off"
+            if reason := conflict(replace(request, sides=sides), side, what, name):
+                sides[side] = replace(chosen, **instead)
+                told.append(f"{side.upper()}: {reason}")
+        if sides[side].mixing == ATTENTION:
+            why = functools.partial(_why_not_there, request, sides[side], side)
+            configuration, more = toggles.fitted(side, sides[side].configuration, default.configuration, why)
+            sides[side] = replace(sides[side], configuration=configuration)
+            told += more
+    return sides, told
+
+
+def _why_not_there(
+    request: Request, chosen: Side, side: str, configuration: Configuration, what: str, name: str
+) -> str:
+    if what != "implementation":
+        return "" if what == "activation" or name == toggles.NONE else why_not(name, request.task)
+    trial = replace(chosen, configuration=configuration.run_as(name))
+    try:
+        config(replace(request, sides={**request.sides, side: trial}), side)
+    except (ValueError, TypeError) as error:
+        return str(error)
     return ""
 
 
