@@ -13,7 +13,7 @@ from workbench.measure.machines import Machine, known_machines
 from workbench.measure.memory import in_words
 from workbench.paper import Method
 from workbench_widgets import page
-from workbench_widgets.frames import WRAP
+from workbench_widgets.frames import WRAP, fitted
 
 DTYPES = ("bfloat16", "float16", "float32", "float64", "int8")
 LARGEST = 2**20
@@ -46,7 +46,7 @@ class CostSheet(page.WithStill):
         self._said = ipywidgets.HTML(self._words(), layout={"width": "100%"})
         self._places = [BokehModel(made) for made in self._figures()]
         for place in self._places:
-            place.layout = ipywidgets.Layout(flex="1 1 320px", min_width="300px")
+            place.layout = ipywidgets.Layout(flex="1 1 320px", min_width="240px")
         controls, figures = (
             ipywidgets.HBox(parts, layout=WRAP) for parts in (list(self.widgets.values()), self._places)
         )
@@ -110,7 +110,7 @@ class CostSheet(page.WithStill):
             f"{in_words(self.machine.memory_bytes)}. Rates: {page.escape(self.machine.source)}."
         )
         scrolled = f'<div style="overflow-x:auto">{page.table_html(HEADINGS, rows)}</div>'
-        return scrolled + page.caption_html(" ".join(filter(None, [self._caption, words])))
+        return fitted(scrolled + page.caption_html(" ".join(filter(None, [self._caption, words]))))
 
 
 def cost_sheet(

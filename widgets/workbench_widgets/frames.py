@@ -9,6 +9,11 @@ from workbench_widgets import page
 WRAP = ipywidgets.Layout(flex_flow="row wrap", width="100%")
 
 
+def fitted(content: str) -> str:
+    """HTML for a live widget that is as wide as its place: what is wider scrolls instead of stretching the widget."""
+    return f'<div style="width:0;min-width:100%">{content}</div>'
+
+
 class Frames(page.WithStill):
     """A slider over ``steps``; ``draw(step)`` gives the picture as HTML.
 
@@ -54,4 +59,4 @@ class Frames(page.WithStill):
         return self._picture.value
 
     def _draw(self) -> None:
-        self._picture.value = self._draw_step(self.step)
+        self._picture.value = fitted(self._draw_step(self.step))

@@ -9,7 +9,7 @@ from torch import Tensor
 from workbench import controls, plots
 from workbench.models.quantisation import Quantiser, fit, signal_to_noise
 from workbench_widgets import knobs, page
-from workbench_widgets.frames import WRAP
+from workbench_widgets.frames import WRAP, fitted
 
 SHOWN = ("bits", "scheme", "per", "percentile")
 BITS = range(2, 13)
@@ -31,7 +31,7 @@ class QuantiserViewer(page.WithStill):
         self._said = ipywidgets.HTML(layout={"width": "100%"})
         self._places = [BokehModel(made) for made in self._figures()]
         for place in self._places:
-            place.layout = ipywidgets.Layout(flex="1 1 280px", min_width="280px")
+            place.layout = ipywidgets.Layout(flex="1 1 280px", min_width="240px")
         self._said.value = self._sentence()
         rows = ipywidgets.HBox([*self.widgets.values(), self._part], layout=WRAP)
         self.live = ipywidgets.VBox([rows, ipywidgets.HBox(self._places, layout=WRAP), self._said])
@@ -102,7 +102,7 @@ class QuantiserViewer(page.WithStill):
             f"{made.clipped(self.tensor):.2%} of all numbers are clipped. Signal over noise {decibels:.1f} dB. "
             f"{made.bits_per_number(self.tensor):.3g} bits a number, 16 for each scale included."
         )
-        return page.caption_html(" ".join(filter(None, [self._caption, words])))
+        return fitted(page.caption_html(" ".join(filter(None, [self._caption, words]))))
 
 
 def quantiser(tensor: Tensor, *shown: str, part: int = 0, caption: str = "", **fixed: Any) -> QuantiserViewer:

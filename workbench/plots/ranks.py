@@ -23,7 +23,7 @@ def ranks_picture(run: Run, step: int) -> str:
         raise ValueError(f"There is no step {step}: the run has {run.steps}.")
     now = [each for each in run.transfers if each.step == step]
     words = in_sentence(run, step)
-    sides = "".join(f'<div style="flex:1 1 320px;max-width:{WIDTH}px">{side}</div>' for side in (
+    sides = "".join(f'<div style="flex:1 1 320px;min-width:0;max-width:{WIDTH}px">{side}</div>' for side in (
         _ring(run, step, now, words), _links(run, step)
     ))  # fmt: skip
     style = "display:flex;flex-wrap:wrap;gap:1.5em;align-items:center"

@@ -53,7 +53,7 @@ def token_flow_picture(image: np.ndarray, grid: tuple[int, int], assignments: np
     image, flow = checked_flow(image, grid, assignments)
     words = in_sentence(flow, layer)
     sides = (_image(image, grid, flow[layer], words), _curve(tokens_left(flow), flow.shape[1], layer))
-    columns = "".join(f'<div style="flex:0 1 {width + 20}px">{side}</div>' for side, width in
+    columns = "".join(f'<div style="flex:0 1 {width + 20}px;min-width:0">{side}</div>' for side, width in
                       zip(sides, (SIDE, CURVE_WIDTH), strict=True))  # fmt: skip
     style = "display:flex;flex-wrap:wrap;gap:1em 2em;align-items:center;margin-bottom:1em"
     return f'{STYLE}<div style="margin:.6em 0 .4em">{words}</div><div style="{style}">{columns}</div>'
