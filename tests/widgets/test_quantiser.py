@@ -13,9 +13,9 @@ WEIGHT = torch.randn(8, 64, generator=torch.Generator().manual_seed(0))
 def test_it_follows_its_knobs():
     made = quantiser(WEIGHT, bits=4, caption="A caption.")
     assert made.quantiser.high == 7 and "15 levels, one scale" in made._said.value and "A caption." in made._said.value
-    made.set(bits=8, scheme="asymmetric")
-    assert "256 levels, one scale" in made._said.value and "0.00% of all numbers are clipped" in made._said.value
-    made.set(per="channel", percentile=90.0, part=3)
+    made.widgets["bits"].value = 8
+    assert "255 levels, one scale" in made._said.value and "0.00% of all numbers are clipped" in made._said.value
+    made.set(scheme="asymmetric", per="channel", percentile=90.0, part=3)
     assert "8 scales (part 3 is shown)" in made._said.value and "0.00%" not in made._said.value
     assert made.settings == {"bits": 8, "scheme": "asymmetric", "per": "channel", "percentile": 90.0}
 

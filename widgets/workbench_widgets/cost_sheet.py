@@ -24,7 +24,8 @@ class CostSheet(page.WithStill):
     """Made by ``cost_sheet``. ``set(machine=, dtype=, size=, passes=)`` turns a knob; ``table`` holds the sheet."""
 
     def __init__(self, lines: list[Line], known: dict[str, Machine], x_label: str, caption: str, **start: Any) -> None:
-        self.lines, self.machines, self._x_label, self._caption = lines, known, x_label, caption
+        self.lines, self.machines, self._caption = lines, known, caption
+        self._turning = False
         sizes = sorted({2**power for power in range(LARGEST.bit_length())} | {start["size"]})
         choices = {
             "machine": list(known),
@@ -70,14 +71,21 @@ class CostSheet(page.WithStill):
 
     def set(self, **values: Any) -> None:
         """Turn knobs; traitlets' ``TraitError`` for what is not on a menu, ``KeyError`` for another name."""
-        for name, value in values.items():
-            self.widgets[name].value = value
+        self._turning = True  # drawn once, when all are turned
+        try:
+            for name, value in values.items():
+                self.widgets[name].value = value
+        finally:
+            self._turning = False
+        self._draw()
 
     def _sheet(self) -> pd.DataFrame:
         chosen = {name: self.widgets[name].value for name in ("size", "dtype", "passes")}
         return measure.cost_sheet(self.lines, self.machine, **chosen)
 
     def _draw(self) -> None:
+        if self._turning:
+            return
         try:
             self.table = self._sheet()
         except ValueError as error:

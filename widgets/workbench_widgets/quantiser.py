@@ -21,6 +21,7 @@ class QuantiserViewer(page.WithStill):
 
     def __init__(self, tensor: Tensor, shown: tuple[str, ...], part: int, caption: str, fixed: dict[str, Any]) -> None:
         self.tensor, self._caption, self._fixed = tensor.detach(), caption, fixed
+        self._turning = False
         self.knobs = {name: controls.knobs(fit)[name] for name in shown}
         self.widgets = {name: knobs.widget(knob, fixed.get(name, ...)) for name, knob in self.knobs.items()}
         self._part = ipywidgets.BoundedIntText(
@@ -53,12 +54,17 @@ class QuantiserViewer(page.WithStill):
     def set(self, **values: Any) -> None:
         """Turn knobs, or show another ``part``. ``ValueError`` for a value out of bounds, ``KeyError`` for a knob that
         is not shown."""
-        if (part := values.pop("part", None)) is not None:
-            self._part.value = part
-        for name, value in values.items():
-            knobs.turn(self.widgets[name], self.knobs[name].check(value))
+        checked = {name: self.knobs[name].check(value) for name, value in values.items() if name != "part"}
+        self._turning = True  # drawn once, when all are turned
+        self._part.value = values.get("part", self._part.value)
+        for name, value in checked.items():
+            knobs.turn(self.widgets[name], value)
+        self._turning = False
+        self._draw()
 
     def _draw(self) -> None:
+        if self._turning:
+            return
         try:
             figures, said = self._figures(), self._sentence()
         except ValueError as error:
