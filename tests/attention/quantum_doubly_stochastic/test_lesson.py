@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from workbench import measure
 from workbench.attention import quantum_doubly_stochastic as paper
 from workbench.attention.quantum_doubly_stochastic import circuit, theory
 from workbench.models import training
@@ -154,3 +155,10 @@ def test_a_race_that_is_stopped_keeps_its_laps(monkeypatch):
     monkeypatch.setattr(training, "train", stopped)
     race = lesson.run_race(["Sinkhorn"], seeds=1, steps=2, lap=1, device="cpu", batch=4)
     assert len(race.table) == 1
+
+
+def test_recorded_times_and_the_size_of_scores_are_shown_with_units():
+    table = lesson.headline(measure.recorded("quantum_doubly_stochastic"))
+    assert "(ms)" in table and "float32" in table and "H200" in table
+    labels = [figure.yaxis[0].axis_label for figure in lesson.scale_figures(lesson.scale_frame((1.0, 2.0), matrices=4))]
+    assert "norm" in labels[0] and "nats" in labels[1]

@@ -161,6 +161,17 @@ def scale_frame(scales: Sequence[float] = (0.25, 0.5, 1, 2, 4, 8), matrices: int
     return pd.DataFrame(theory.scale_study(scales, matrices=matrices))
 
 
+def scale_figures(frame: pd.DataFrame) -> list[Model]:
+    """Distance and entropy over the size of the scores. The distance of QR and the circuit is rounding: not drawn."""
+    look = {"group": "operator", "x_label": "standard deviation of the scores (a score has no unit)"}
+    iterated = frame[~frame["operator"].isin(["QR", "QontOT"])]
+    figures = [plots.curves(iterated, "scale", "distance", **look)]
+    figures.append(plots.curves(frame, "scale", "entropy", log_y=False, **look))
+    figures[0].yaxis[0].axis_label = "distance to doubly stochastic (Frobenius norm)"
+    figures[1].yaxis[0].axis_label = "entropy of a row (nats)"
+    return figures
+
+
 def scatter(frame: pd.DataFrame) -> Model:
     """Entropy over information loss, both for one operator at one score scale; a line joins the scales."""
     made = blank("", "information lost, |M − P| / |M|", "entropy of a row (nats)", height=340)
@@ -290,6 +301,20 @@ def studied(frame: pd.DataFrame, counts: Mapping[str, int], matrices: int) -> di
         "exactly_doubly_stochastic": rows.loc[["QR", "QontOT"], "distance"].max(),
         "circuit_keeps_entropy": min(row["gap"] for row in theory.entropy_at_equal_loss(frame.to_dict("records"))),
     }
+
+
+def headline(recorded: pd.DataFrame) -> str:
+    """The recorded forward times of Sinkhorn attention over 8 x 16 heads, a column an implementation."""
+    rows = recorded[(recorded["method"] == "sinkhorn_attention") & (recorded["batch"] == 8)]
+    times = rows[rows["direction"] == "forward"].pivot_table(
+        index="group", columns="implementation", values="median_ms", sort=False
+    )
+    cells = [
+        (group, *("–" if math.isnan(ms) else f"{ms:.2f}" for ms in each))
+        for group, each in zip(times.index, times.to_numpy(), strict=True)
+    ]
+    machine = measure.machine_line(recorded.attrs["provenance"])
+    return table_html(("time of one call (ms), recorded", *times.columns), cells, machine)
 
 
 def on_a_gpu(device: str) -> dict[str, float]:

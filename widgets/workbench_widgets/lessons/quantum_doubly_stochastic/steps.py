@@ -135,6 +135,8 @@ def _wires(order: Sequence[circuit.Gate], number: int, qubits: int, data: int, *
         tall = 30 + WIRE * (len(gate.wires) - 1)
         color, edge = ORANGE if gate.register == 1 else BLUE, 2.5 if index == number and not numbered else 0
         x, y = 108 + STEP * place, 35 + WIRE * gate.wire
+        if numbered:  # the words stand on the page's ground, not on the wire
+            drawn.append(svg.box(x, y, STEP - 14, tall, "var(--jp-layout-color0, white)", 1, round=3))
         strength = 0.35 if numbered else 0.9 if index <= number else 0.22
         drawn.append(svg.box(x, y, STEP - 14, tall, color, strength, edge=edge, round=3))
         if numbered:
