@@ -34,9 +34,10 @@ STYLE = """
 .wb-box input[type=radio] {opacity: 1; accent-color: #0072B2}
 body[data-jp-theme-light=false] .wb-box input[type=radio] {color-scheme: dark; accent-color: #56B4E9}
 .wb-table {border-collapse: collapse; font-variant-numeric: tabular-nums; margin: .3em 0 .6em}
-.wb-table th, .wb-table td {padding: .25em .9em .25em 0; text-align: left;
+/* the class stands twice, or JupyterLab's own rule for the cells of a table would win */
+table.wb-table.wb-table th, table.wb-table.wb-table td {padding: .25em .9em .25em 0; text-align: left;
                             border-bottom: 1px solid rgba(128,128,128,.3)}
-.wb-table td.wb-number, .wb-table th.wb-number {text-align: right}
+table.wb-table.wb-table td.wb-number, table.wb-table.wb-table th.wb-number {text-align: right}
 .wb-table th {vertical-align: bottom}
 .wb-glossary {max-width: 56em; margin: .3em 0 1em; line-height: 1.45}
 .wb-glossary dt {font-weight: 600; margin-top: .35em}
