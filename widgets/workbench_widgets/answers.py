@@ -168,4 +168,4 @@ def _unchanged(used: Any, before: Any) -> bool:
         return alike and torch.allclose(*pair, rtol=0, atol=0, equal_nan=True)
     if type(before) in (tuple, list):
         return len(used) == len(before) and all(map(_unchanged, used, before))
-    return True  # what is neither a tensor nor a list of them is handed over as it is
+    return used is before or bool(used == before)

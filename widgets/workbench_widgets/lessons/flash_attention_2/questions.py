@@ -253,6 +253,10 @@ def _keeps_the_blocks(blocks):
     return -(scores.softmax(-1) * scores.log_softmax(-1)).sum(-1)
 
 
+def _copies_the_blocks(blocks):
+    return _keeps_the_blocks([block.clone() for block in blocks])
+
+
 def _entropy_of_every_block(blocks):
     return torch.stack([-(each.softmax(-1) * each.log_softmax(-1)).sum(-1) for each in blocks]).mean(0)
 
@@ -283,6 +287,7 @@ def _moves_one_sum(blocks):
     solution=solved_entropy,
     mistakes={
         "keeps the blocks": _keeps_the_blocks,
+        "keeps copies of the blocks": _copies_the_blocks,
         "the mean of the blocks' entropies": _entropy_of_every_block,
         "never subtracts the maximum": _never_moves,
         "moves ℓ alone": _moves_one_sum,
@@ -306,6 +311,12 @@ def one_pass_entropy(function):
             "H = −Σ p log p over all keys of the row, with p = e^(s − L).",
             what=f"for {keys} keys in blocks of {width} the row of entropies",
         )
+    scores = torch.randn(6, 512, generator=generator, dtype=torch.float64)
+    held = measure.peak_bytes(lambda: function(_one_at_a_time(scores, 4)), "cpu")
+    assert held < scores.nbytes / 2, (
+        f"it holds up to {held:,} bytes for {scores.nbytes:,} bytes of scores that come in blocks of {6 * 4 * 8}: are "
+        "blocks kept? A few numbers a row are enough."
+    )
 
 
 def _one_at_a_time(scores, width):

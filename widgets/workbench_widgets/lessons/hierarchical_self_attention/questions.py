@@ -323,6 +323,9 @@ EXACT = ((2.0, 0.0, 0.0, 0.0), (0.0, 2.0, 0.0, 0.0), (0.0, 0.0, 1.0, 0.0), (0.0,
         "tied scores, but rows with different sums": ((2.0, 0.0, 0.0, 0.0), (0.0, 0.0, 0.0, 0.0), *EXACT[2:]),
         "scores outside that differ": ((2.0, 0.0, 1.0, 0.0), *EXACT[1:]),
         "nothing to see inside": ((0.0,) * 4,) * 4,
+        "pairs that do not see each other": (
+            (1.0, 0.0, -99.0, -99.0), (5.0, 3.0, -99.0, -99.0), (-99.0, -99.0, 1.0, 0.0), (-99.0, -99.0, 0.0, 4.0)
+        ),
         "too few": ((1.0, 0.0), (0.0, 1.0)),
     },
     right="Equal scores outside are not enough: the rows' partition functions inside must be equal too, since the pair "
@@ -333,6 +336,8 @@ def no_gap(answer):
     scores = torch.tensor(answer, dtype=torch.float64)
     inside = [scores[:2, :2], scores[2:, 2:]]
     assert all(float(part.max() - part.min()) > 0.1 for part in inside), "inside both pairs the scores must differ."
+    outside = scores.softmax(-1)[[0, 0, 1, 1, 2, 2, 3, 3], [2, 3, 2, 3, 0, 1, 0, 1]]
+    assert outside.min() > 1e-3, "each token must spend at least a thousandth on each of the other pair."
     identity = torch.eye(4, dtype=torch.float64)[None, None]
     gap = float(paper.kl_gap(scores[None, None], identity, scale=1.0, block=2)[0, 0])
     assert gap < 1e-9, (

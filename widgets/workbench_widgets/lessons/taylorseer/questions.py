@@ -186,6 +186,7 @@ def forecast(function):
         "a straight line": lambda step: 2.0 * step,
         "a slow wave": lambda step: float(torch.tensor(step / 20.0).cos()),
         "a constant": lambda step: 1.0,
+        "a constant but for rounding": lambda step: 1.0 + 4e-16 * ((step - 1) % 8 >= 4),
     },
     right="A feature that jumps: the slope measured across a jump is carried on where nothing moves any more. The "
     "modules of a sampler do not do that, which is why TaylorSeer works at all.",
@@ -194,6 +195,7 @@ def reuse_wins(function):
     """A feature, as a function of the step 0 to 39, for which reuse beats order 1 (N = 4)."""
     features = torch.tensor([number(function(step)) for step in range(40)], dtype=torch.float64)[None, :, None, None]
     off = [float((paper.taylorseer(features, interval=4, order=order) - features).abs().mean()) for order in (0, 1)]
+    assert off[1] > 1e-6 * features.abs().max(), "nothing moves: both are right but for rounding."
     assert off[0] < off[1], f"reuse is off by {off[0]:.3g} on average and order 1 by {off[1]:.3g}: it does not win."
 
 
