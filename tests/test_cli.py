@@ -165,12 +165,13 @@ def test_the_table_has_a_block_for_each_group_and_names_what_varies():
 def test_recorded_table_has_the_machine_on_top(capsys, toy, monkeypatch, tmp_path):
     assert "Nothing is recorded for toy" in fails(capsys, "bench", "toy")
     assert "Nothing is recorded for any paper" in fails(capsys, "bench")
-    content = {"provenance": {"device": "NVIDIA H200", "cuda": "13.0"}, "rows": [row("fast", 128, 0.5)]}
+    where = {"device": "NVIDIA H200", "cuda": "13.0", "date": "2026-01-01"}
+    content = {"provenance": where, "rows": [row("fast", 128, 0.5)]}
     (tmp_path / "toy.json").write_text(json.dumps(content))
     monkeypatch.setattr(measure.records, "RECORDED", tmp_path)
     for arguments in (("bench",), ("bench", "toy")):
         code, printed, _ = run(capsys, *arguments)
-        assert code == 0 and printed.splitlines()[0] == "toy, recorded on NVIDIA H200"
+        assert code == 0 and printed.splitlines()[0] == "toy, recorded on NVIDIA H200 · 2026-01-01"
         assert "0.45 to 0.55" in printed
 
 

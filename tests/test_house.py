@@ -54,10 +54,11 @@ SOURCES = {
 TOPICS, PAPERS_OF_CHAPTERS = "topics of a chapter", "papers"
 LAYERS = [
     ["workbench_kernels"],
-    ["workbench.controls", "workbench.by_name"],
+    ["workbench.controls", "workbench.by_name", "workbench.writing"],
     ["workbench.slots", "workbench.method", "workbench.study"],
     ["workbench.paper"],
     ["workbench.catalog"],
+    ["workbench.naming"],
     [TOPICS],
     ["workbench.models", "workbench.tasks"],
     ["workbench.measure", "workbench.plots"],

@@ -470,6 +470,20 @@ def test_recorded_is_none_where_nothing_was_recorded():
     assert measure.recorded("no_such_paper") is None
 
 
+def test_every_recorded_row_says_where_and_when(tmp_path):
+    measure.save([{"method": "toy", "size": 1}], tmp_path / "toy.json", "cpu")
+    table = measure.load(tmp_path / "toy.json")
+    made = measure.machine("cpu")
+    assert (table["machine"][0], table["date"][0]) == (made["device"], made["date"])
+
+
+@pytest.mark.parametrize("provenance", [{}, {"device": "NVIDIA H200"}, {"device": "", "date": "2026-01-01"}])
+def test_a_recording_without_a_machine_or_a_date_is_refused(tmp_path, provenance):
+    (tmp_path / "toy.json").write_text(json.dumps({"provenance": provenance, "rows": []}))
+    with pytest.raises(ValueError, match=r"toy.json does not say its (device|date)"):
+        measure.load(tmp_path / "toy.json")
+
+
 def test_machine_is_named_in_words():
     found = measure.machine("cpu")
     assert {"device", "cores", "torch", "triton", "python", "platform", "date"} <= set(found)

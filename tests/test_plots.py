@@ -1,13 +1,18 @@
 """Figures: what they show, that they can be redrawn, and that they can be read on any page."""
 
+from dataclasses import replace
+from itertools import combinations
+
 import numpy as np
+import pandas as pd
 import pytest
 from bokeh.embed import file_html
 from bokeh.models import ColorBar, HoverTool, ImageURL
 from bokeh.resources import INLINE
 
-from workbench import measure, plots
+from workbench import catalog, measure, plots
 from workbench.plots import patches
+from workbench.plots.looks import oklab
 from workbench.plots.style import INK
 
 TOKENS = ["[CLS]", "the", "cat", "the", "[SEP]"]
@@ -91,6 +96,29 @@ def test_colours_are_fixed_and_within_a_figure_distinct():
     names = [f"method {index}" for index in range(len(plots.PALETTE))]
     assert len(set(plots.colors_of(names).values())) == len(names)
     assert set(plots.colors_of([*names, "one", "more"])) == {*names, "one", "more"}
+
+
+def test_a_method_has_its_colour_whatever_else_there_is(monkeypatch):
+    before = {name: plots.look_of(name, "fast") for name in catalog.methods()}
+    assert plots.look_of("poly_norm", "reference").color == plots.color_of("PolyNorm") == before["poly_norm"].color
+    assert plots.look_of("poly_norm", "reference").dash != before["poly_norm"].dash
+    assert plots.look_of("flash_attention_2", "softmax_attention").color == before["softmax_attention"].color
+    first = catalog.method("softmax_attention")
+    more = {f"mock_{place}": replace(first, name=f"mock_{place}", title=f"Mock {place}") for place in range(20)}
+    known = catalog.methods() | more
+    monkeypatch.setattr(catalog, "methods", lambda toggle=None: known)
+    assert {name: plots.look_of(name, "fast") for name in before} == before
+    attention = [name for name, method in known.items() if isinstance(method.slot, type(first.slot))]
+    assert len({plots.color_of(name) for name in attention}) == len(attention) > 20
+
+
+def test_the_colours_of_the_wheel_are_told_apart_and_seen_on_any_page():
+    colors = plots.wheel(24)
+    apart = [np.linalg.norm(oklab(one) - oklab(other)) for one, other in combinations(colors, 2)]
+    assert min(apart) > 0.07  # blue and sky blue of Okabe and Ito: 0.24; what is just seen: 0.02
+    for color in colors[len(plots.PALETTE) :]:
+        assert contrast(color, "#FFFFFF") > 3 and contrast(color, "#181C20") > 2.4
+    assert plots.wheel(500)[: len(colors)] == colors
 
 
 def test_diverging_map_is_symmetric_with_a_light_middle():
@@ -201,6 +229,13 @@ def lines(made):
     return {line.data_source.name: line for line in made.select({"name": "lines"})}
 
 
+def looks_of(made):
+    """Colour, dash and marker of every line, in the order in which they were drawn."""
+    drawn = [each.glyph for each in made.renderers if each.name == "lines"]
+    marks = [each.glyph for each in made.renderers if hasattr(each.glyph, "marker")]
+    return [(line.line_color, tuple(line.line_dash), mark.marker) for line, mark in zip(drawn, marks, strict=True)]
+
+
 def test_curves_have_a_band_and_leave_out_what_was_not_measured():
     made = plots.curves(rows(), "size", "median_ms", group="implementation")
     data = lines(made)["live: fast"].data_source.data
@@ -222,11 +257,40 @@ def test_recorded_curves_look_different_and_say_where_they_come_from():
     recorded.attrs["provenance"] = {"device": "NVIDIA H200", "cuda": "13.0", "date": "2026-01-01"}
     made = plots.curves(rows(), "size", "median_ms", group="implementation", recorded=recorded, machine="a laptop")
     drawn = lines(made)
-    assert drawn["recorded: fast"].glyph.line_dash and not drawn["live: fast"].glyph.line_dash
+    hollow, full = (next(dots for dots in made.renderers if dots.data_source.name == f"{kind}: fast" and hasattr(
+        dots.glyph, "marker")).glyph for kind in ("recorded", "live"))  # fmt: skip
+    assert hollow.fill_alpha == 0 and full.fill_alpha == 1 and hollow.marker == full.marker
+    assert drawn["recorded: fast"].glyph.line_width < drawn["live: fast"].glyph.line_width
     assert drawn["recorded: fast"].glyph.line_color == drawn["live: fast"].glyph.line_color
+    assert drawn["recorded: fast"].glyph.line_dash == drawn["live: fast"].glyph.line_dash == []
     notes = {title.text for title in made.select({"name": "note"})}
-    assert notes == {"a laptop", "dashed: recorded on NVIDIA H200 · 2026-01-01"}
+    assert notes == {"a laptop", "hollow: recorded on NVIDIA H200 · 2026-01-01"}
     assert [item.label.value for item in made.legend[0].items] == ["reference", "fast"]
+
+
+def test_lines_of_two_machines_are_told_apart_and_every_row_says_its_shape():
+    here = rows().assign(dtype="bfloat16", heads=16, machine="NVIDIA H200", date="2026-01-01")
+    there = rows(factor=2).assign(dtype="float32", heads=8, machine="NVIDIA H100", date="2026-01-02")
+    both = pd.concat([here, there], ignore_index=True)
+    made = plots.curves(rows()[:0], "size", "median_ms", group="implementation", recorded=both)
+    names = [item.label.value for item in made.legend[0].items]
+    assert set(names) == {f"{name}, {machine}" for name in ("reference", "fast")
+                          for machine in ("NVIDIA H200 · 2026-01-01", "NVIDIA H100 · 2026-01-02")}  # fmt: skip
+    looks = looks_of(made)
+    assert len(set(looks)) == len(looks) == 4
+    said = [title.text.replace("\n", " ") for title in made.select({"name": "note"})]
+    assert any("H200 · 2026-01-01, bfloat16, heads 16" in text and "H100" in text for text in said)
+    data = lines(made)["recorded: fast, NVIDIA H100 · 2026-01-02"].data_source.data
+    assert set(data["settings"]) == {"float32, heads 8"} and "H100" in data["where"][0]
+
+
+def test_more_lines_than_colours_are_numbered_and_none_looks_like_another():
+    table = pd.concat([rows(f"method {index}") for index in range(20)])
+    made = plots.curves(table, "size", "median_ms", group=["method", "implementation"])
+    names = [item.label.value for item in made.legend[0].items]
+    assert names[0] == "1 method 0 · reference" and len(set(names)) == 40
+    assert list(made.select_one("ends").data_source.data["text"]) == [str(place) for place in range(1, 41)]
+    assert len(set(looks_of(made))) == 40
 
 
 def test_curves_grow_while_a_sweep_runs():

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from workbench import controls, slots
 from workbench.by_name import ByName
 from workbench.slots import Activation, Attention, Slot, Toggle
+from workbench.writing import quantity
 
 if TYPE_CHECKING:
     import torch
@@ -47,7 +48,7 @@ class Count:
     unit: str
 
     def __str__(self) -> str:
-        return f"{self.value:,.4g} {self.unit}"
+        return quantity(self.value, self.unit)
 
 
 @dataclass(frozen=True)
@@ -107,10 +108,14 @@ def standard_normal(shape: tuple[int, ...], *, device: str, dtype: str, seed: in
 
 @dataclass(frozen=True)
 class Baseline:
-    """What a user would otherwise call: same arguments as the method, and the reasons why it cannot run, if any."""
+    """What a user would otherwise call: same arguments as the method, and the reasons why it cannot run, if any.
+
+    ``title`` is what people are told; empty: its name will do.
+    """
 
     function: Callable[..., Any]
     why_not: Callable[..., list[str]] = runs_anywhere
+    title: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -242,6 +247,11 @@ class Method(ByName):
     def takes_state(self) -> bool:
         """Whether a state goes in and comes out: a parameter ``state``, and results ``(output, state)``."""
         return "state" in self.signature.checks
+
+    def title_of(self, implementation: str) -> str:
+        """What people are told an implementation is called, whether or not there is one of that name."""
+        known = self.baselines.get(implementation)
+        return known.title if known is not None and known.title else implementation.replace("_", " ")
 
     def function(self, implementation: str) -> Callable[..., Any]:
         """The callable behind a name out of ``implementations``. Raises ``ValueError`` for another name."""

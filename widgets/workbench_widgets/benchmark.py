@@ -157,7 +157,7 @@ def benchmark(
 
     ``choices`` are (method, implementation); the other settings are those of ``measure.sweep``, which checks every
     result against the reference before it times it. ``x_label`` says what a size is.
-    ``recorded`` rows of another machine are drawn beside, dashed. The notebook's stop button ends the measurement and
+    ``recorded`` rows of another machine are drawn beside, hollow. The notebook's stop button ends the measurement and
     keeps what is there.
     """
     settings = {

@@ -12,7 +12,7 @@ def show_recorded(
     slug: str, query: str, y: str, *, group: str | Sequence[str], x_label: str = "size", caption: str = ""
 ) -> None:
     """Show the recorded rows of the paper ``slug`` that fit ``query`` (as ``DataFrame.query`` takes it) as curves:
-    dashed and hollow, since they come from another machine.
+    thin and hollow, since they come from another machine.
 
     Says so where nothing was recorded.
     """

@@ -148,7 +148,7 @@ def run_study(
     """Run a paper's study now, with progress under the cell, then show its curve, its rows and a button to run it again
     with other knobs.
 
-    ``size`` and ``knobs`` as in ``Study.rows``; ``beside_recorded`` draws what was recorded elsewhere, dashed. The
+    ``size`` and ``knobs`` as in ``Study.rows``; ``beside_recorded`` draws what was recorded elsewhere, hollow. The
     notebook's stop button ends the run and keeps the rows. Errors as ``Study.rows``, ``KeyError`` for another name.
     """
     study = paper.study(name)

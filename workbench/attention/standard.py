@@ -80,7 +80,7 @@ def sdpa(
     return attend(query, key, value, mask, **grouped).masked_fill(~mask.any(1)[:, None], 0.0)
 
 
-def only_backend(name: str) -> Baseline:
+def only_backend(name: str, title: str) -> Baseline:
     """SDPA held to one backend, so that PyTorch cannot silently take another."""
 
     def run(query: Tensor, key: Tensor, value: Tensor, **options: object) -> Tensor:
@@ -102,7 +102,7 @@ def only_backend(name: str) -> Baseline:
             reasons.append(f"The {name} backend knows no window and no bottom-right alignment.")
         return reasons
 
-    return Baseline(run, why_not)
+    return Baseline(run, why_not, title)
 
 
 @attention

@@ -8,9 +8,11 @@ import pandas as pd
 
 from workbench import catalog, measure
 from workbench.cli.papers import aligned
+from workbench.measure.records import ABOUT
+from workbench.writing import number
 
 COMPUTE_BOUND = 30  # FLOPs per byte from which on TFLOP/s say more than GB/s
-LABELS = ("method", "implementation", "direction", "size", "status", "reason", "group")
+LABELS = ("method", "implementation", "direction", "size", "status", "reason", *ABOUT)
 
 
 def show_recorded(slug: str | None) -> int:
@@ -57,7 +59,7 @@ def host_lines(rows: Iterable[Mapping[str, Any]], machine: Mapping[str, str]) ->
     rows, cells = list(rows), []
     for row in rows:
         times = {title: row.get(name) for title, name in columns.items()}
-        shown = {title: "" if time is None or time != time else _number(time) for title, time in times.items()}
+        shown = {title: "" if time is None or time != time else number(time) for title, time in times.items()}
         cells.append({"": row["name"], "dtype": row["dtype"], **shown})
     notes = [f"{row['name']}: {row['reason']}" for row in rows if row["reason"]]
     heading = f"microseconds of the host for one call, {measure.machine_line(machine)}"
@@ -147,8 +149,8 @@ def _cells(row: Mapping[str, Any], shape: pd.Series) -> dict[str, str]:
     if row["status"] != "ok":
         return {**cells, "ms": row["status"], "20 % to 80 %": "", "rate": "", "of the limit": ""}
     by_flops = row["flops"] >= COMPUTE_BOUND * row["bytes"]
-    rate = f"{row['tflops_per_s']:.3g} TFLOP/s" if by_flops else f"{_number(row['gb_per_s'])} GB/s"
-    cells |= {"ms": _number(row["median_ms"]), "20 % to 80 %": f"{_number(row['low_ms'])} to {_number(row['high_ms'])}"}
+    rate = f"{number(row['tflops_per_s'])} TFLOP/s" if by_flops else f"{number(row['gb_per_s'])} GB/s"
+    cells |= {"ms": number(row["median_ms"]), "20 % to 80 %": f"{number(row['low_ms'])} to {number(row['high_ms'])}"}
     return {**cells, "rate": rate, "of the limit": f"{row['roofline']:.0%}" if pd.notna(row["roofline"]) else ""}
 
 
@@ -182,8 +184,4 @@ def _plain(value: Any) -> str:
     """A setting in words; an empty one is not mentioned."""
     if value is None or value is False or value != value:
         return ""
-    return "yes" if value is True else f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _number(value: float) -> str:
-    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
+    return "yes" if value is True else number(value) if isinstance(value, float) else str(value)

@@ -42,7 +42,7 @@ def compiled(function: Callable[..., Tensor]) -> Baseline:
     def run(x: Tensor, *inputs: Tensor, **options: object) -> Tensor:
         return compiled_for(x.shape, x.dtype, x.device, x.requires_grad)(x, *inputs, **options)
 
-    return Baseline(run, why_not_compiled)
+    return Baseline(run, why_not_compiled, "torch.compile")
 
 
 def compiled_on_cuda(function: Callable[..., Tensor]) -> Baseline:
@@ -53,4 +53,4 @@ def compiled_on_cuda(function: Callable[..., Tensor]) -> Baseline:
             return ["torch.compile of a whole block is measured on CUDA only: on a CPU it takes half a minute a shape."]
         return why_not_compiled(x, *inputs, **options)
 
-    return Baseline(compiled(function).function, why_not)
+    return Baseline(compiled(function).function, why_not, "torch.compile")

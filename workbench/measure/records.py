@@ -13,6 +13,8 @@ from typing import Any
 
 import pandas as pd
 
+from workbench.writing import number
+
 RECORDED = Path(__file__).parents[1] / "recorded"
 
 COLUMNS = (
@@ -20,6 +22,7 @@ COLUMNS = (
     "low_ms", "high_ms", "repeats", "peak_bytes", "error", "budget", "flops", "bytes", "tflops_per_s", "gb_per_s",
     "floor_ms", "roofline",
 )  # fmt: skip
+ABOUT = ("group", "machine", "date")  # what else a recorded row says: in which setting, on which machine, when
 
 
 def frame(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
@@ -40,22 +43,60 @@ def save(rows: Iterable[Mapping[str, Any]], path: str | Path, device: str, **set
 
 
 def load(path: str | Path) -> pd.DataFrame:
-    """What ``save`` wrote, with the machine in ``.attrs["provenance"]``."""
+    """What ``save`` wrote, every row with its ``machine`` and ``date``; all that is known of the machine is in
+    ``.attrs["provenance"]``. Raises ``ValueError`` as ``load_rows`` does."""
     content = load_rows(path)
-    table = frame(content["rows"])
-    table.attrs["provenance"] = content["provenance"]
+    provenance = content["provenance"]
+    table = frame({**row, "machine": provenance["device"], "date": provenance["date"]} for row in content["rows"])
+    table.attrs["provenance"] = provenance
     return table
 
 
 def load_rows(path: str | Path) -> dict[str, Any]:
-    """The content of a file that ``save`` wrote."""
-    return json.loads(Path(path).read_text(encoding="utf-8"))
+    """The content of a file that ``save`` wrote. Raises ``ValueError`` for one that does not say on which machine and
+    when it was made: a number belongs to the machine that made it."""
+    content = json.loads(Path(path).read_text(encoding="utf-8"))
+    missing = [name for name in ("device", "date") if not content.get("provenance", {}).get(name)]
+    if missing:
+        raise ValueError(f"{Path(path).name} does not say its {' and '.join(missing)}: record it again with measure.")
+    return content
 
 
 def recorded(slug: str) -> pd.DataFrame | None:
     """The measurements that ship with the workbench for the paper ``slug``; None when there are none."""
     path = RECORDED / f"{slug}.json"
     return load(path) if path.exists() else None
+
+
+def conditions(rows: Iterable[Mapping[str, Any]], *, without: Iterable[str] = ()) -> str:
+    """What all these measurements share, in words: dtype, shape, knobs, but for the columns ``without``. A knob that is
+    empty or off is not mentioned."""
+    said = [_settings(row) for row in rows]
+    first = said[0] if said else {}
+    shared = [name for name in first if name not in without and all(each.get(name) == first[name] for each in said)]
+    return ", ".join(first[name] for name in shared)
+
+
+def _settings(row: Mapping[str, Any]) -> dict[str, str]:
+    """The words for each setting of one measurement, by column."""
+    found = {}
+    if isinstance(row.get("dtype"), str):
+        found["dtype"] = row["dtype"]
+    if row.get("replayed") is True:
+        found["replayed"] = "as a CUDA graph"
+    if "method" in row:
+        for name, value in row.items():
+            if name in COLUMNS or name in ABOUT or value is None or value is False or value != value:
+                continue
+            words = name.replace("_", " ")
+            # A column of whole numbers with gaps is one of floats.
+            plain = int(value) if isinstance(value, float) and value.is_integer() else value
+            found[name] = words if value is True else f"{words} {number(plain) if _is_number(plain) else plain}"
+    return found
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float)
 
 
 def machine(device: str) -> dict[str, str]:
@@ -80,7 +121,7 @@ def machine(device: str) -> dict[str, str]:
 
 def machine_line(provenance: Mapping[str, str]) -> str:
     """One line for the corner of a figure or the top of a table."""
-    parts = [provenance.get("device", "unknown device")]
+    parts = [provenance["device"]]
     if "cuda" not in provenance and "cores" in provenance:
         parts.append(f"{provenance['cores']} cores")
     parts += [f"{name} {provenance[name]}" for name in ("torch", "triton") if provenance.get(name, "none") != "none"]

@@ -8,6 +8,7 @@ from workbench.plots.cells import Bars, Cells
 from workbench.plots.cost_sheet import cost_bars
 from workbench.plots.curves import bars, curves, functions, roofline, update_curves
 from workbench.plots.gantt import gantt
+from workbench.plots.looks import BLUE, MARKERS, ORANGE, PALETTE, Look, color_of, colors_of, look_of, wheel
 from workbench.plots.maps import (
     attention_map,
     block_grid,
@@ -28,12 +29,13 @@ from workbench.plots.ranks import ranks_picture
 from workbench.plots.runs import run_curves, timeline, update_run_curves, update_timeline
 from workbench.plots.states import StatePicture, state_over_time
 from workbench.plots.studies import study_curves, update_study_curves
-from workbench.plots.style import BLUE, DIVERGING, MARKERS, ORANGE, PALETTE, SEQUENTIAL, color_of, colors_of, themed
+from workbench.plots.style import DIVERGING, SEQUENTIAL, themed
 from workbench.plots.token_flow import checked_flow, token_flow_picture, tokens_left
 
 __all__ = [
     "BLUE",
     "DIVERGING",
+    "Look",
     "MARKERS",
     "ORANGE",
     "PALETTE",
@@ -56,6 +58,7 @@ __all__ = [
     "heads_source",
     "image_grid",
     "levels_histogram",
+    "look_of",
     "noise_over_bits",
     "pareto_cloud",
     "ranks_picture",
@@ -80,4 +83,5 @@ __all__ = [
     "update_similarity",
     "update_study_curves",
     "update_timeline",
+    "wheel",
 ]

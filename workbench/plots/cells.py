@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 
 from workbench.plots import svg
-from workbench.plots.style import BLUE, ORANGE
+from workbench.plots.looks import BLUE, ORANGE
 
 SIDE, BAR = 46, 60
 MOST_CELLS = 24  # a side; of more, the first ones are shown

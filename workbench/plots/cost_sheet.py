@@ -6,7 +6,8 @@ from bokeh.models import ColumnDataSource, HoverTool, LegendItem, Range1d
 from bokeh.plotting import figure
 from bokeh.transform import dodge
 
-from workbench.plots.style import AROUND, BLUE, FONT, INK, ORANGE, PALETTE, blank, legend_below, note, themed
+from workbench.plots.looks import BLUE, ORANGE, PALETTE
+from workbench.plots.style import AROUND, FONT, INK, blank, legend_below, note, themed
 
 RESOURCES = {"compute": BLUE, "memory": ORANGE, "link": PALETTE[2]}
 BAR = 17  # pixels

@@ -12,26 +12,19 @@ from bokeh.models import (
     HoverTool,
     LegendItem,
     LogScale,
-    LogTicker,
     Span,
 )
 from bokeh.plotting import figure
 
-from workbench.measure.records import machine_line
 from workbench.measure.roofline import Ceilings
-from workbench.plots.style import FONT, INK, MARKERS, arrange, blank, colors_of, legend_below, note, themed
+from workbench.plots.axes import log_ticker, spoken
+from workbench.plots.lines import Line, axis, empty, lines, looks, provenance
+from workbench.plots.looks import PALETTE, Look, colors_of
+from workbench.plots.style import FONT, INK, arrange, blank, legend_below, note, part, themed
+from workbench.writing import number, quantity
 
-AXES = {
-    "median_ms": ("time of one call (ms)", 1.0),
-    "peak_bytes": ("peak memory (MiB)", 2.0**20),
-    "tflops_per_s": ("throughput (TFLOP/s)", 1.0),
-    "gb_per_s": ("memory traffic (GB/s)", 1.0),
-    "roofline": ("fraction of this machine's limit", 1.0),
-    "error": ("relative error", 1.0),
-    "tokens": ("tokens", 1.0),
-    "size": ("size", 1.0),
-}
-RATES = ("tflops_per_s", "gb_per_s", "roofline")  # larger when the time is smaller
+MOST_TICKS = 8  # measured sizes that are written at the axis
+ENDS = "ends"
 
 
 def curves(
@@ -45,22 +38,25 @@ def curves(
     recorded: pd.DataFrame | None = None,
     machine: str = "",
     x_label: str = "",
+    y_label: str = "",
 ) -> figure:
     """One line a group over column ``x``: the median, with the band from the 20th to the 80th percentile.
 
     ``group`` is a column, or several whose values are joined. Rows without a number in ``y`` (too large, wrong ...) are
-    left out. ``recorded`` are measurements of another machine: dashed and hollow, and the small print says where they
-    come from. ``machine`` is the small print for ``frame``.
+    left out. Colour is the method, dash and marker the implementation. ``recorded`` are measurements of other machines:
+    thin and hollow; the small print says when and where they were made, in which dtype and shape. ``machine`` is the
+    small print for ``frame``. Where there are more lines than colours that are easily told apart, they are numbered.
     """
     scales = {"x_axis_type": "log" if log_x else "linear", "y_axis_type": "log" if log_y else "linear"}
-    made = blank("", x_label or _axis(x)[0], _axis(y)[0], height=340, **scales)
+    made = blank("", x_label or axis(x)[0], y_label or axis(y)[0], height=340, **scales)
     legend_below(made)
+    made.text(
+        "x", "y", "text", x_offset=7, y_offset=1, text_baseline="middle", text_font_size="12px", text_color="color",
+        text_font=value(FONT), source=ColumnDataSource({"x": [], "y": [], "text": [], "color": []}), name=ENDS,
+    )  # fmt: skip
+    note(made, machine, "here")
+    note(made, "", "recorded")
     update_curves(made, frame, x, y, group=group, recorded=recorded)
-    note(made, machine)
-    if recorded is not None:
-        provenance = recorded.attrs.get("provenance", {})
-        brief = {name: provenance[name] for name in ("device", "date") if name in provenance}
-        note(made, "dashed: recorded on " + machine_line(brief))
     return themed(made, "neutral")
 
 
@@ -74,39 +70,68 @@ def update_curves(
     recorded: pd.DataFrame | None = None,
 ) -> None:
     """Show other rows in a figure made by ``curves`` (same ``x`` and ``y``): lines are replaced, added and emptied."""
-    live = _lines(frame, x, y, group)
-    elsewhere = {} if recorded is None else _lines(recorded, x, y, group)
-    labels = dict.fromkeys([*live, *elsewhere])
-    colors = colors_of(labels)
-    sources = {line.data_source.name: line.data_source for line in made.renderers}
-    wanted = {f"live: {label}" for label in live} | {f"recorded: {label}" for label in elsewhere}
-    for name, source in sources.items():
-        if name not in wanted and len(source.data["x"]):
-            source.data = {column: [] for column in source.data}
-    items = []
-    for index, label in enumerate(labels):
-        shown = []
-        for lines, name in ((live, f"live: {label}"), (elsewhere, f"recorded: {label}")):
-            if label in lines:
-                source = sources[name] if name in sources else ColumnDataSource(lines[label], name=name)
-                if name not in sources:
-                    _draw_line(made, source, colors[label], MARKERS[index % len(MARKERS)], hollow=lines is elsewhere)
-                elif not _equal(source.data, lines[label]):  # a page draws again whatever it is told, changed or not
-                    source.data = lines[label]
-                shown += [line for line in made.renderers if line.data_source is source]
-        items.append((label, shown))
+    elsewhere = [] if recorded is None else lines(recorded, x, y, group, recorded=True)
+    shown = [*lines(frame, x, y, group), *elsewhere]
+    look = looks(shown, group)
+    sources = {each.data_source.name: each.data_source for each in made.renderers if each.name == "lines"}
+    for name in sources.keys() - {line.name for line in shown}:
+        if len(sources[name].data["x"]):
+            sources[name].data = empty(sources[name].data)
+    for line in shown:
+        source = sources.get(line.name)
+        if source is None:
+            _draw_line(made, line, look[line.label])
+        elif not line.shows(source.data):  # a page draws again whatever it is told, changed or not
+            source.data = dict(line.data)
+    numbers = _numbers(list(look))
+    _name(made, shown, numbers)
+    _mark_ends(made, shown, look, numbers)
+    _mark_sizes(made, sorted({place for line in shown for place in line.data["x"]}))
+    note(made, "" if recorded is None else "\n".join(provenance(recorded)), "recorded")
+
+
+def _numbers(names: Sequence[str]) -> dict[str, str]:
+    """What stands before each name and at the end of its line: a number where there are many, else nothing."""
+    return {name: str(place) if len(names) > len(PALETTE) else "" for place, name in enumerate(names, 1)}
+
+
+def _name(made: figure, shown: Sequence[Line], numbers: Mapping[str, str]) -> None:
+    """One entry of the legend for each name."""
+    names = {line.name: line.label for line in shown}
+    drawn: dict[str, list] = {label: [] for label in numbers}
+    for each in made.renderers:
+        if (label := names.get(each.data_source.name)) is not None:
+            drawn[label].append(each)
+    items = [(f"{numbers[label]} {label}".strip(), renderers) for label, renderers in drawn.items()]
     legend = made.legend[0]
     if items != [(item.label.value, item.renderers) for item in legend.items]:
-        legend.items = [LegendItem(label=label, renderers=shown) for label, shown in items]
+        legend.items = [LegendItem(label=label, renderers=renderers) for label, renderers in items]
         arrange(legend)
-    places = sorted({place for lines in (live, elsewhere) for data in lines.values() for place in data["x"]})
-    words = {place: f"{place:,.0f}" for place in places if place == int(place)}
-    if 0 < len(places) <= 8 and made.xaxis[0].major_label_overrides != words:
-        made.xaxis[0].ticker = FixedTicker(ticks=places)
-        made.xaxis[0].major_label_overrides = words
-    elif len(places) > 8 and isinstance(made.xaxis[0].ticker, FixedTicker):  # the lines have grown since
-        made.xaxis[0].ticker = LogTicker() if isinstance(made.x_scale, LogScale) else BasicTicker()
-        made.xaxis[0].major_label_overrides = {}
+
+
+def _mark_ends(made: figure, shown: Sequence[Line], look: Mapping[str, Look], numbers: Mapping[str, str]) -> None:
+    ends = [line for line in shown if numbers[line.label] and len(line.data["x"])]
+    data = {
+        "x": [float(line.data["x"][-1]) for line in ends],
+        "y": [float(line.data["y"][-1]) for line in ends],
+        "text": [numbers[line.label] for line in ends],
+        "color": [look[line.label].color for line in ends],
+    }
+    source = part(made, ENDS).data_source
+    if data != source.data:
+        source.data = data
+
+
+def _mark_sizes(made: figure, places: Sequence[float]) -> None:
+    """Ticks where something was measured, while there are few such places."""
+    x_axis = made.xaxis[0]
+    words = {place: number(int(place)) for place in places if place == int(place)}
+    if 0 < len(places) <= MOST_TICKS and x_axis.major_label_overrides != words:
+        x_axis.ticker = FixedTicker(ticks=places)
+        x_axis.major_label_overrides = words
+    elif len(places) > MOST_TICKS and isinstance(x_axis.ticker, FixedTicker):  # the lines have grown since
+        x_axis.ticker = log_ticker() if isinstance(made.x_scale, LogScale) else BasicTicker()
+        x_axis.major_label_overrides = {}
 
 
 def roofline(frame: pd.DataFrame, ceilings: Ceilings | Mapping[str, float], *, group: str | Sequence[str]) -> figure:
@@ -130,7 +155,7 @@ def roofline(frame: pd.DataFrame, ceilings: Ceilings | Mapping[str, float], *, g
     limits_in_words = {
         "x": roof_x[[0, 2]],
         "y": roof_y[[0, 2]],
-        "text": [f"copy: {bandwidth / 1e9:,.0f} GB/s", f"matrix product: {peak / 1e12:.3g} TFLOP/s"],
+        "text": [f"copy: {quantity(bandwidth / 1e9, 'GB/s')}", f"matrix product: {quantity(peak / 1e12, 'TFLOP/s')}"],
         "align": ["left", "right"],
         "aside": [26, 0],
     }
@@ -140,19 +165,22 @@ def roofline(frame: pd.DataFrame, ceilings: Ceilings | Mapping[str, float], *, g
         source=ColumnDataSource(limits_in_words),
     )  # fmt: skip
     legend = legend_below(made)
-    labels = _labels(rows, group)
-    colors = colors_of(dict.fromkeys(labels))
-    for index, (label, part) in enumerate(rows.groupby(labels.to_numpy(), sort=False)):
-        data = {"x": part["flops"] / part["bytes"], "y": part["tflops_per_s"], "size": part["size"]}
-        data |= {"fraction": part["roofline"], "label": [label] * len(part)}
+    shown = lines(rows, "size", "tflops_per_s", group)
+    look = looks(shown, group)
+    for line in shown:
+        rows = line.rows
+        data = {"x": rows["flops"] / rows["bytes"], "y": rows["tflops_per_s"], "size": rows["size"]}
+        data |= {"fraction": rows["roofline"], "label": line.data["label"], "settings": line.data["settings"]}
         dots = made.scatter(
-            "x", "y", size=9, marker=MARKERS[index % len(MARKERS)], color=colors[label], alpha=0.9,
-            source=ColumnDataSource(data, name=label), name="dots",
+            "x", "y", size=9, marker=look[line.label].marker, color=look[line.label].color, alpha=0.9,
+            source=ColumnDataSource(data, name=line.label), name="dots",
         )  # fmt: skip
-        legend.items.append(LegendItem(label=label, renderers=[dots]))
+        legend.items.append(LegendItem(label=line.label, renderers=[dots]))
     arrange(legend)
-    tooltips = [("", "@label"), ("size", "@size"), ("rate", "@y{0.000} TFLOP/s"), ("of the limit", "@fraction{0.0%}")]
-    made.add_tools(HoverTool(renderers=list(made.select({"name": "dots"})), tooltips=tooltips))
+    words = [("", "@label"), ("size", "@size"), ("rate", "@y{number} TFLOP/s"), ("of the limit", "@fraction{0.0%}")]
+    words.append(("", "@settings"))
+    dots = list(made.select({"name": "dots"}))
+    made.add_tools(HoverTool(renderers=dots, tooltips=words, formatters=spoken("@y")))
     return themed(made, "neutral")
 
 
@@ -168,18 +196,19 @@ def functions(curves: Mapping[str, tuple[np.ndarray, np.ndarray]], *, x_label="i
         legend.items.append(LegendItem(label=name, renderers=[line]))
     arrange(legend)
     renderers = list(made.select({"name": "functions"}))
-    made.add_tools(HoverTool(renderers=renderers, tooltips=[("input", "@x{0.00}"), ("output", "@y{0.000}")]))
+    words = [(x_label, "@x{number}"), (y_label, "@y{number}")]
+    made.add_tools(HoverTool(renderers=renderers, tooltips=words, formatters=spoken("@x", "@y")))
     return themed(made, "neutral")
 
 
 def bars(labels: Sequence[str], values: Sequence[float], unit: str, *, machine: str = "") -> figure:
     """One horizontal bar a label, its value written at the end. Values below zero are not for bars: ``ValueError``."""
-    if any(not number >= 0 for number in values):
+    if any(not each >= 0 for each in values):
         raise ValueError(f"Bars show numbers from 0 on, not {list(values)}.")
     made = blank("", unit, "", height=80 + 34 * len(labels), y_range=list(reversed(labels)))
     colors = colors_of(labels)
     made.hbar(y=list(labels), right=list(values), height=0.7, color=[colors[label] for label in labels], alpha=0.9)
-    words = [f"{number:,.0f}" if number >= 100 else f"{number:.3g}" for number in values]
+    words = [number(float(each)) for each in values]
     made.text(
         "x", "y", "text", x_offset=6, text_baseline="middle", text_color=INK["neutral"], text_font_size="12px",
         text_font=value(FONT), source=ColumnDataSource({"x": list(values), "y": list(labels), "text": words}),
@@ -190,63 +219,20 @@ def bars(labels: Sequence[str], values: Sequence[float], unit: str, *, machine: 
     return themed(made, "neutral")
 
 
-# --- shared ----------------------------------------------------------------------------------------------------------
-
-
-def _axis(column: str) -> tuple[str, float]:
-    return AXES.get(column, (column.replace("_", " "), 1.0))
-
-
-def _labels(frame: pd.DataFrame, group: str | Sequence[str]) -> pd.Series:
-    columns = [group] if isinstance(group, str) else list(group)
-    return frame[columns].astype(str).agg(" · ".join, axis=1) if len(frame) else pd.Series(dtype=str)
-
-
-def _lines(frame: pd.DataFrame, x: str, y: str, group: str | Sequence[str]) -> dict[str, dict[str, np.ndarray]]:
-    """For every label its columns: x, y, low, high, what the hover shows."""
-    if not len(frame):
-        return {}
-    rows = frame[frame[y].notna()].sort_values(x)
-    unit = _axis(y)[1]
-    found = {}
-    for label, part in rows.groupby(_labels(rows, group).to_numpy(), sort=False):
-        middle = part[y].to_numpy(dtype=float) / unit
-        low, high = _band(part, y, middle)
-        found[label] = {
-            "x": part[x].to_numpy(dtype=float),
-            "y": middle,
-            "low": low,
-            "high": high,
-            "label": np.array([label] * len(part)),
-            "repeats": part["repeats"].to_numpy() if "repeats" in part else np.ones(len(part)),
-        }
-    return found
-
-
-def _band(part: pd.DataFrame, y: str, middle: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    if {"low", "high"} <= set(part):
-        return part["low"].to_numpy(dtype=float), part["high"].to_numpy(dtype=float)
-    if "low_ms" not in part or (y != "median_ms" and y not in RATES):
-        return middle, middle
-    low, median, high = (part[name].to_numpy(dtype=float) for name in ("low_ms", "median_ms", "high_ms"))
-    return (low, high) if y == "median_ms" else (middle * median / high, middle * median / low)
-
-
-def _equal(shown: Mapping[str, Sequence], wanted: Mapping[str, Sequence]) -> bool:
-    return all(np.array_equal(shown[column], wanted[column]) for column in ("x", "y", "low", "high"))
-
-
-def _draw_line(made: figure, source: ColumnDataSource, color: str, marker: str, *, hollow: bool) -> None:
-    made.varea("x", "low", "high", source=source, fill_color=color, fill_alpha=0.18)
+def _draw_line(made: figure, line: Line, look: Look) -> None:
+    hollow = line.recorded
+    source = ColumnDataSource(dict(line.data), name=line.name)
+    made.varea("x", "low", "high", source=source, fill_color=look.color, fill_alpha=0.08 if hollow else 0.18)
     made.line(
-        "x", "y", source=source, line_color=color, line_width=2.5, line_dash="dashed" if hollow else "solid",
-        line_alpha=0.7 if hollow else 1, name="lines",
+        "x", "y", source=source, line_color=look.color, line_width=1.4 if hollow else 2.5, line_dash=list(look.dash),
+        line_alpha=0.8 if hollow else 1, name="lines",
     )  # fmt: skip
     dots = made.scatter(
-        "x", "y", source=source, marker=marker, size=8, line_color=color, line_width=2,
-        fill_color=color, fill_alpha=0 if hollow else 1,
+        "x", "y", source=source, marker=look.marker, size=8, line_color=look.color, line_width=1.6,
+        fill_color=look.color, fill_alpha=0 if hollow else 1,
     )  # fmt: skip
-    numbers = [("", "@label"), (made.xaxis[0].axis_label, "@x{0,0.###}"), (made.yaxis[0].axis_label, "@y{0,0.0000}")]
-    spread = [("20 % to 80 %", "@low{0,0.0000} to @high{0,0.0000}"), ("repeats", "@repeats")]
-    source_of = [("", "recorded elsewhere")] if hollow else []
-    made.add_tools(HoverTool(renderers=[dots], tooltips=numbers + spread + source_of))
+    words = [
+        ("", "@label"), (made.xaxis[0].axis_label, "@x{number}"), (made.yaxis[0].axis_label, "@y{number}"),
+        ("20 % to 80 %", "@low{number} to @high{number}"), ("repeats", "@repeats"), ("", "@settings"), ("", "@where"),
+    ]  # fmt: skip
+    made.add_tools(HoverTool(renderers=[dots], tooltips=words, formatters=spoken("@x", "@y", "@low", "@high")))

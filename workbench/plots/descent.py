@@ -8,8 +8,9 @@ from bokeh.palettes import linear_palette
 from bokeh.plotting import figure
 
 from workbench.models.descent import Path
+from workbench.plots.looks import colors_of
 from workbench.plots.runs import add_floor
-from workbench.plots.style import INK, SEQUENTIAL, arrange, blank, colors_of, legend_below, themed
+from workbench.plots.style import INK, SEQUENTIAL, arrange, blank, legend_below, themed
 
 LEVELS = 14
 

@@ -4,7 +4,9 @@ from bokeh.models import ColumnDataSource, HoverTool, LegendItem, Range1d
 from bokeh.plotting import figure
 
 from workbench.models.timeline import Timeline
-from workbench.plots.style import INK, arrange, blank, colors_of, legend_below, note, themed
+from workbench.plots.axes import spoken
+from workbench.plots.looks import colors_of
+from workbench.plots.style import INK, arrange, blank, legend_below, note, themed
 
 ROW = 46  # pixels of a resource
 BAR = 0.62  # of a lane's height, for all of its servers
@@ -54,8 +56,8 @@ def gantt(timeline: Timeline, *, unit: str = "ms", critical: bool = True, machin
             line_color="line", line_width="width",
         )  # fmt: skip
         legend.items.append(LegendItem(label=kind, renderers=[bars]))
-        words = [("", "@task @path"), ("from", f"@left{{0,0.###}} {unit}"), ("for", f"@time{{0,0.###}} {unit}")]
-        made.add_tools(HoverTool(renderers=[bars], tooltips=words))
+        words = [("", "@task @path"), ("from", f"@left{{number}} {unit}"), ("for", f"@time{{number}} {unit}")]
+        made.add_tools(HoverTool(renderers=[bars], tooltips=words, formatters=spoken("@left", "@time")))
     arrange(legend)
     made.ygrid.grid_line_color = None
     note(made, machine)

@@ -18,7 +18,9 @@ from bokeh.models import (
 )  # fmt: skip
 from bokeh.plotting import figure
 
-from workbench.plots.style import BLUE, DIVERGING, FONT, INK, ORANGE, SEQUENTIAL, blank, legend_below, part, themed
+from workbench.plots.axes import spoken
+from workbench.plots.looks import BLUE, ORANGE
+from workbench.plots.style import DIVERGING, FONT, INK, SEQUENTIAL, blank, legend_below, part, themed
 from workbench.plots.trees import Group, add_tree, show_tree
 
 MOST_LABELS = 26
@@ -221,8 +223,8 @@ def _matrix(title: str, x_label: str, y_label: str, palette: Sequence[str], unit
     named = CustomJSHover(args={"source": source}, code=token)
     hover = HoverTool(
         renderers=[cells],
-        tooltips=[("from", "$y{rows}"), ("to", "$x{columns}"), (unit, "@image{0.0000}")],
-        formatters={"$x": named, "$y": named},
+        tooltips=[("from", "$y{rows}"), ("to", "$x{columns}"), (unit, "@image{number}")],
+        formatters={"$x": named, "$y": named, **spoken("@image")},
     )
     bars = made.quad(
         "left", "right", "top", "bottom", fill_color=INK["neutral"], fill_alpha=0.55, line_color=None,
@@ -231,7 +233,7 @@ def _matrix(title: str, x_label: str, y_label: str, palette: Sequence[str], unit
     made.segment(
         "x0", "y0", "x1", "y1", line_color=ORANGE, line_width=1.5, source=ColumnDataSource(), name="ones"
     )  # fmt: skip
-    made.add_tools(hover, HoverTool(renderers=[bars], tooltips="@what: @sum{0.00}"))
+    made.add_tools(hover, HoverTool(renderers=[bars], tooltips="@what: @sum{number}", formatters=spoken("@sum")))
     bar = ColorBar(color_mapper=mapper, width=10, title=unit, ticker=BasicTicker(desired_num_ticks=5), padding=8)
     made.add_layout(bar, "right")
     made.grid.grid_line_color = None

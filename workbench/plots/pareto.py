@@ -8,7 +8,8 @@ from bokeh.models import ColumnDataSource, HoverTool, LabelSet, LegendItem
 from bokeh.plotting import figure
 
 from workbench.measure.pareto import Better, pareto_front
-from workbench.plots.style import FONT, INK, MARKERS, arrange, blank, colors_of, legend_below, note, part, themed
+from workbench.plots.looks import MARKERS, colors_of
+from workbench.plots.style import FONT, INK, arrange, blank, legend_below, note, part, themed
 
 MOST_NAMES = 7  # of the front: more would cover one another
 PALE = 0.28

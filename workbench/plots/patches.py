@@ -17,7 +17,9 @@ from bokeh.palettes import Greys256
 from bokeh.plotting import figure
 from bokeh.transform import dodge
 
-from workbench.plots.style import INK, ORANGE, SEQUENTIAL, blank, color_of, legend_below, part, themed
+from workbench.plots.axes import spoken
+from workbench.plots.looks import ORANGE, color_of
+from workbench.plots.style import INK, SEQUENTIAL, blank, legend_below, part, themed
 
 COVER = 0.62  # how much of the image the brightest patch covers
 
@@ -43,8 +45,8 @@ def patch_attention(
         selection_line_color=ORANGE, selection_line_alpha=1, selection_line_width=3, nonselection_fill_alpha="cover",
         nonselection_line_alpha=0.25, selection_fill_alpha="cover",
     )  # fmt: skip
-    shown = [("patch (row, column)", "@name"), ("weight", "@weight{0.0000}")]
-    made.add_tools(TapTool(), HoverTool(renderers=[cells], tooltips=shown))
+    shown = [("patch (row, column)", "@name"), ("weight", "@weight{number}")]
+    made.add_tools(TapTool(), HoverTool(renderers=[cells], tooltips=shown, formatters=spoken("@weight")))
     bar = ColorBar(color_mapper=mapper, width=10, title="weight", ticker=BasicTicker(desired_num_ticks=4), padding=8)
     made.add_layout(bar, "right")
     made.axis.visible = False

@@ -6,7 +6,8 @@ import numpy as np
 from bokeh.models import ColumnDataSource, FixedTicker, HoverTool, LegendItem, Range1d, Span
 from bokeh.plotting import figure
 
-from workbench.plots.style import BLUE, INK, ORANGE, arrange, blank, colors_of, legend_below, themed
+from workbench.plots.looks import BLUE, ORANGE, colors_of
+from workbench.plots.style import INK, arrange, blank, legend_below, themed
 
 DECIBELS_A_BIT = 20 * np.log10(2)
 MOST_LEVELS = 40  # that are drawn as lines

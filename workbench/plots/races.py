@@ -7,7 +7,7 @@ import pandas as pd
 
 from workbench.plots import svg
 from workbench.plots.cells import short
-from workbench.plots.style import colors_of
+from workbench.plots.looks import colors_of
 
 SIZE = (560, 180)  # of a sketch, pixels
 MOST_PLACES = 80  # of a line, where seeds do not report at the same costs

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from workbench.measure.memory import in_words
 from workbench.models.ranks import Run, Transfer
 from workbench.plots import svg
-from workbench.plots.style import BLUE, ORANGE
+from workbench.plots.looks import BLUE, ORANGE
 
 MOST_RANKS = 16
 MOST_LINKS = 16  # of more, only what each rank sends is drawn

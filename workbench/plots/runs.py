@@ -16,9 +16,10 @@ from bokeh.models import (
 )
 from bokeh.plotting import figure
 
-from workbench.plots.style import BLUE, FONT, INK, ORANGE, arrange, blank, legend_below, note, part, themed
+from workbench.plots.axes import spoken
+from workbench.plots.looks import SIDES
+from workbench.plots.style import FONT, INK, arrange, blank, legend_below, note, part, themed
 
-SIDES = {"A": BLUE, "B": ORANGE}
 LOOKS = {"A": ("solid", "circle"), "B": ("dashed", "square")}  # told apart without colour, and where they coincide
 FORECAST_ALPHA = 0.15
 COLUMNS = ("x", "side", "step", "kind", "color", "alpha", "more")
@@ -60,7 +61,8 @@ def run_curves(
         )
         legend.items.append(LegendItem(label=side, renderers=[line, dots]))
         lines.append(dots)
-    made.add_tools(HoverTool(renderers=lines, tooltips=[(x_label, "@x{0,0}"), (y_label, "@y{0.0000}")]))
+    said = [(x_label, "@x{number}"), (y_label, "@y{number}")]
+    made.add_tools(HoverTool(renderers=lines, tooltips=said, formatters=spoken("@x", "@y")))
     if floor is not None:
         add_floor(made, *floor)
     note(made, machine)

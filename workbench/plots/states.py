@@ -24,7 +24,8 @@ from bokeh.models import (
 )  # fmt: skip
 from bokeh.plotting import figure
 
-from workbench.plots.style import BLUE, DIVERGING, ORANGE, PALETTE, SEQUENTIAL, blank, themed
+from workbench.plots.looks import BLUE, ORANGE, PALETTE
+from workbench.plots.style import DIVERGING, SEQUENTIAL, blank, themed
 
 MOST_NUMBERS = 400_000
 POINTER = PALETTE[5]

@@ -13,13 +13,13 @@ def study_curves(
 ) -> figure:
     """The study's ``axes``, drawn: a line for each value of the columns ``by``; of rows that share a place (seeds)
     the median, with the band from the 20th to the 80th percentile. ``recorded`` is what ``measure.recorded_study``
-    gives: dashed, with its machine in the small print.
+    gives: hollow, with its machine in the small print.
     """
     axes = study.axes
-    scales = {"log_x": axes.log_x, "log_y": axes.log_y, "machine": machine, "x_label": study.heading(axes.x)}
+    scales = {"log_x": axes.log_x, "log_y": axes.log_y, "machine": machine, "x_label": study.heading(axes.x),
+              "y_label": study.heading(axes.y)}  # fmt: skip
     elsewhere = None if recorded is None else _prepared(study, recorded)
     made = curves(_prepared(study, table), axes.x, axes.y, group="line", recorded=elsewhere, **scales)
-    made.yaxis[0].axis_label = study.heading(axes.y)
     _without_lines(made, study)
     return themed(made, "neutral")
 

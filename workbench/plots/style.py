@@ -1,21 +1,13 @@
-"""One colour language and one look for every figure.
+"""One look for every figure: its paper, ink and type, its axes, its legend. What its lines look like: ``looks``."""
 
-Configuration A is blue, B orange; implementations keep their colour wherever they appear. Colours are Okabe and Ito's
-(told apart with any colour vision) without black and yellow, one of which vanishes on a dark or on a light page.
-"""
-
-import zlib
-from collections.abc import Iterable
+from textwrap import fill
 from typing import Any, Literal
 
-from bokeh.models import ColorBar, Legend, Title
+from bokeh.models import ColorBar, Legend, LogAxis, Title
 from bokeh.palettes import Viridis256, interp_palette
 from bokeh.plotting import figure
 
-BLUE = "#0072B2"
-ORANGE = "#E69F00"
-PALETTE = (BLUE, ORANGE, "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#8C8C8C")
-MARKERS = ("circle", "square", "triangle", "diamond", "inverted_triangle", "hex", "star")
+from workbench.plots.axes import readable
 
 SEQUENTIAL = Viridis256
 DIVERGING = interp_palette(("#7A4A00", "#C98700", "#F2C879", "#F4F4F2", "#8CC4E3", "#1F86BF", "#003E66"), 255)
@@ -23,34 +15,8 @@ DIVERGING = interp_palette(("#7A4A00", "#C98700", "#F2C879", "#F4F4F2", "#8CC4E3
 Theme = Literal["neutral", "light", "dark"]
 INK = {"neutral": "#787878", "light": "#3D4248", "dark": "#C8CDD3"}
 FONT = "system-ui, sans-serif"
+SMALL_PRINT = 60  # letters of a line of small print: what a phone shows
 AROUND = 120  # pixels of a figure's height for its tools, an axis, one row of a legend and small print
-
-_FIXED = {
-    "A": BLUE,
-    "B": ORANGE,
-    "fast": BLUE,
-    "reference": "#D55E00",
-    "softmax_attention": ORANGE,
-    "sdpa_flash": "#009E73",
-    "flex_attention": "#CC79A7",
-    "sdpa_cudnn": "#56B4E9",
-    "torch_compile": "#009E73",
-}
-
-
-def color_of(name: str) -> str:
-    """The colour of an implementation or method, the same on every page: listed, or else drawn from its name."""
-    return _FIXED.get(name) or PALETTE[zlib.crc32(name.encode()) % len(PALETTE)]
-
-
-def colors_of(names: Iterable[str]) -> dict[str, str]:
-    """A colour for each name: ``color_of`` where it is still free, the next free one elsewhere (they repeat after
-    seven)."""
-    chosen: dict[str, str] = {}
-    for name in names:
-        free = [color for color in PALETTE if color not in chosen.values()] or list(PALETTE)
-        chosen[name] = color_of(name) if color_of(name) in free else free[0]
-    return chosen
 
 
 def blank(title: str, x_label: str, y_label: str, *, height: int, **options: Any) -> figure:
@@ -89,6 +55,7 @@ def themed(made: figure, theme: Theme) -> figure:
     ink = INK[theme]
     made.title.text_color = ink
     made.title.text_font = FONT
+    readable(made)
     for axis in made.axis:
         axis.axis_label_text_color = axis.major_label_text_color = ink
         axis.axis_label_text_font = axis.major_label_text_font = FONT
@@ -99,6 +66,8 @@ def themed(made: figure, theme: Theme) -> figure:
         axis.axis_line_alpha = axis.major_tick_line_alpha = 0.5
         if axis.axis_line_color is not None:
             axis.axis_line_color = axis.major_tick_line_color = ink
+            if isinstance(axis, LogAxis):
+                axis.minor_tick_line_color, axis.minor_tick_line_alpha = ink, 0.35
     for grid in made.grid:
         grid.grid_line_alpha = 0.2
         if grid.grid_line_color is not None:
@@ -123,11 +92,21 @@ def themed(made: figure, theme: Theme) -> figure:
     return made
 
 
-def note(made: figure, text: str) -> None:
-    """Small print at the lower right: the machine that a measurement comes from."""
-    if text:
-        small_print = Title(text=text, name="note", align="right", text_font_size="11px", text_font_style="normal")
-        made.add_layout(small_print, "below")
+def note(made: figure, text: str, about: str = "") -> None:
+    """Small print at the lower right: the machine that a measurement comes from. What was said before ``about`` the
+    same is replaced; empty text says nothing. Long lines are broken so that they fit on a phone."""
+    words = "\n".join(fill(line, SMALL_PRINT) for line in text.splitlines())
+    before = next((each for each in made.below if isinstance(each, Title) and about and about in each.tags), None)
+    if before is not None:
+        before.update(text=words, visible=bool(words))
+    elif words or about:
+        made.add_layout(
+            Title(
+                text=words, visible=bool(words), name="note", tags=[about], align="right", text_font_size="11px",
+                text_font_style="normal",
+            ),
+            "below",
+        )  # fmt: skip
 
 
 def legend_below(made: figure) -> Legend:

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from workbench.plots import svg
-from workbench.plots.style import BLUE, ORANGE, PALETTE
+from workbench.plots.looks import BLUE, ORANGE, PALETTE
 
 DROPPED = -1
 SIDE, CURVE_WIDTH, CURVE_HEIGHT = 300, 330, 180

@@ -35,9 +35,9 @@ flash_attention_2 = Method(
     tolerance={"float64": 1e-12, "float32": 2e-6},
     baselines={
         "softmax_attention": Baseline(lambda *inputs, **options: direct(*inputs, **without_blocks(options))),
-        "sdpa_flash": only_backend("FLASH_ATTENTION"),
-        "flex_attention": Baseline(flex_attention, why_not_flex),
-        "sdpa_cudnn": only_backend("CUDNN_ATTENTION"),
+        "sdpa_flash": only_backend("FLASH_ATTENTION", "SDPA (FlashAttention)"),
+        "flex_attention": Baseline(flex_attention, why_not_flex, "FlexAttention"),
+        "sdpa_cudnn": only_backend("CUDNN_ATTENTION", "SDPA (cuDNN)"),
     },
     ordinary="softmax_attention",
 )

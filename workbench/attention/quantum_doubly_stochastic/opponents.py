@@ -55,4 +55,5 @@ def compiled(function: Callable[..., Tensor], *, training: bool = False) -> Base
             [] if query.is_cuda else ["The compiled equations are measured on CUDA only: compiling for a CPU is slow."]
         )
 
-    return Baseline(run_training if training else run, why_not)
+    title = "torch.compile, with gradients" if training else "torch.compile"
+    return Baseline(run_training if training else run, why_not, title)

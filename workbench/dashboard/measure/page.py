@@ -393,7 +393,7 @@ def _family_words(family: str) -> str:
 def _recorded_words(beside: measuring.Recorded | None) -> str:
     if beside is None:
         return "No recorded figures yet for what is chosen: only what is measured here is shown."
-    return f"Dashed and hollow: recorded on {html.escape(beside.machine)} ({html.escape(beside.group)})."
+    return f"Thin and hollow: recorded on {html.escape(beside.machine)} ({html.escape(beside.group)})."
 
 
 def _problems(rows: list[dict]) -> str:

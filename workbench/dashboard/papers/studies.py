@@ -239,7 +239,7 @@ class Studies:
         words.append(self.note if mine else "")
         if recorded is not None:
             machine = measure.machine_line(recorded.attrs["provenance"])
-            words.append(f"Recorded on {escape(machine)} ({escape(settings_line(recorded.attrs['run']))}): dashed.")
+            words.append(f"Recorded on {escape(machine)} ({escape(settings_line(recorded.attrs['run']))}): hollow.")
         return " ".join(filter(None, words))
 
     # --- taking away ---
