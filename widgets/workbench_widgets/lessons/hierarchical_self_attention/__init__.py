@@ -360,19 +360,20 @@ def crossings(recorded: pd.DataFrame) -> dict[str, float]:
     return found
 
 
-def swapped_layers(device: str = "cpu") -> dict[str, float]:
-    """How much the sentence vectors of the pretrained encoder turn (1 - cosine, mean over the example sentences) when
-    some of its layers, counted from 1, get hierarchical attention on words and clauses. Empty without the encoder."""
+def swapped_layers(device: str = "cpu", *, sentences: int | None = None) -> dict[str, float]:
+    """How much the sentence vectors of the pretrained encoder turn (1 - cosine, mean over the first ``sentences``
+    examples, None for all) when some of its layers, counted from 1, get hierarchical attention on words and clauses.
+    Empty without the encoder."""
     if pretrained.why_not():
         return {}
-    encoder = pretrained.load(device)
-    original = encoder.encode(EXAMPLES)
+    encoder, texts = pretrained.load(device), EXAMPLES[:sentences]
+    original = encoder.encode(texts)
     choices = {f"layer {number}": [number] for number in range(1, 7)}
     choices |= {"layers 4, 5, 6": [4, 5, 6], "layers 2, 4, 6": [2, 4, 6], "all layers": list(range(1, 7))}
     bar, lost = Progress(len(choices)), {}
     for name, layers in choices.items():
         options = {"attention": "hierarchical_attention", "layers": [layer - 1 for layer in layers]}
-        vectors = encoder.encode(EXAMPLES, tree=text_trees.of_text, **options)
+        vectors = encoder.encode(texts, tree=text_trees.of_text, **options)
         lost[name] = max(0.0, 1 - float((vectors * original).sum(-1).mean()))
         bar.update(len(lost), name)
     bar.close()
