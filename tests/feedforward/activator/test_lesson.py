@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from workbench import plots
 from workbench.feedforward import activator as paper
 from workbench.tasks import images
 from workbench_widgets import race_models
@@ -35,6 +36,8 @@ def test_shuffling_keeps_the_patches():
 
 def test_pictures_are_drawn():
     assert lesson.blocks_svg().count("<rect") == sum(map(len, lesson.BLOCKS.values()))
+    assert plots.ORANGE in lesson.blocks_svg()
+    assert plots.ORANGE not in lesson.blocks_svg(["ViT", "Activator A"]), "section 2 says not yet where tokens meet"
     assert lesson.shuffled_digits()
     for activation in ("gelu", "identity"):
         example = lesson.a_row()

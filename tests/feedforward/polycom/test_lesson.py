@@ -5,6 +5,7 @@ import torch
 
 from workbench import measure
 from workbench.feedforward import polycom as paper
+from workbench_widgets import race_models
 from workbench_widgets.lessons import polycom as lesson
 
 
@@ -46,13 +47,15 @@ def test_what_the_text_says_about_the_recorded_measurements():
 
 
 def test_a_race_leaves_coefficients_and_models():
-    left = lesson.Left()
-    run = lesson.racing(["swiglu", "poly_norm"], 2, 1, left, batch=1)
-    rows = [row for seed in (3, 4) for row in run(device="cpu", seed=seed)]
-    assert len(rows) == 2 * 2 * 2 and {row["activation"] for row in rows} == {"SwiGLU", "PolyNorm"}
-    assert min(row["loss"] for row in rows) > lesson.entropy() > 0
-    assert set(left.models) == {(name, seed) for name in ("swiglu", "poly_norm") for seed in (3, 4)}
-    assert list(left.coefficients[0]) == ["step", "layer", "a_0", "a_1", "a_2", "a_3"]
-    assert [row["step"] for row in left.coefficients] == [1] * 4 + [2] * 4, "those of the first seed alone"
-    assert left.rank("swiglu") > 1 and lesson.coefficient_figure(left)
-    assert "layer 3" in lesson.coefficient_table(left)
+    coefficients = lesson.Coefficients()
+    race = race_models(
+        lesson.racers(["swiglu", "poly_norm"]), "grammar", batch=1, steps=2, lap=1, seeds=2, y="loss", by="activation",
+        watch=coefficients.watch,
+    )  # fmt: skip
+    assert set(race.table["activation"]) == {"SwiGLU", "PolyNorm"}
+    assert race.table["loss"].min() > lesson.entropy() > 0
+    assert lesson.rank(race, "SwiGLU") > 1 and lesson.rank(race, "PolyNorm") > 1
+    frame = coefficients.frame
+    assert list(frame.index) == [(step, layer) for step in (1, 2) for layer in range(4)], "of the first seed alone"
+    assert frame.loc[1].sub(lesson.START).abs().to_numpy().max() < 0.1
+    assert coefficients.figure() and "layer 3" in coefficients.table()

@@ -49,24 +49,25 @@ BLOCKS = {
 MIXES = ("attention", "gated unit, mixed")
 
 
-def blocks_svg() -> str:
-    """The blocks beside each other, top to bottom; orange where tokens meet."""
+def blocks_svg(names: Sequence[str] = ()) -> str:
+    """The blocks beside each other, top to bottom: some of them, or all with orange where tokens meet."""
     width, height, gap = 165, 30, 8
     parts = []
-    for column, (name, boxes) in enumerate(BLOCKS.items()):
+    for column, name in enumerate(names or BLOCKS):
         left = column * (width + 25)
         parts.append(f'<text x="{left}" y="16" font-weight="bold">{name}</text>')
-        for row, box in enumerate(boxes):
+        for row, box in enumerate(BLOCKS[name]):
             top = 28 + row * (height + gap)
-            fill = "#E69F00" if box in MIXES else "rgba(128,128,128,.18)"
-            text = "black" if box in MIXES else "currentColor"
+            marked = box in MIXES and not names
+            fill = plots.ORANGE if marked else "rgba(128,128,128,.18)"
+            text = "black" if marked else "currentColor"
             words = "+ input" if box == "+" else box
             parts.append(
                 f'<rect x="{left}" y="{top}" width="{width}" height="{height}" rx="4" fill="{fill}" '
                 f'stroke="rgba(128,128,128,.5)"/>'
                 f'<text x="{left + width / 2}" y="{top + 20}" text-anchor="middle" fill="{text}">{words}</text>'
             )
-    wide, high = len(BLOCKS) * (width + 25), 28 + 6 * (height + gap)
+    wide, high = len(names or BLOCKS) * (width + 25), 28 + 6 * (height + gap)
     return (
         f'<svg viewBox="0 0 {wide} {high}" style="max-width: {wide}px; width: 100%; font: 14px sans-serif" '
         f'fill="currentColor" role="img" aria-label="The blocks of four models">{"".join(parts)}</svg>'

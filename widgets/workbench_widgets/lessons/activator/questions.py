@@ -33,13 +33,16 @@ def shuffled_patches() -> Prediction:
                      f"{changed[name]:.0e}"))  # fmt: skip
     same = max(changed["Activator A"], changed["Activator B"]) < 1e-12 < changed["ViT"]
     heads = ("", "logit 0", "logit 1", "shuffled: 0", "1", "largest change")
+    why = (
+        "Norm, gated unit and feed-forward block work on one patch at a time, and the mean over patches does not know "
+        "an order. What is left is the rounding of a sum in another order. The network sees a <i>bag</i> of patches, "
+        "whatever it learns. A ViT has a place vector for each patch, and its attention compares patches."
+    )
     return predict(
         "Cut an image into patches, shuffle them, and give both images to an Activator. How do its logits differ?",
         ["a little: most strokes are inside of a patch", "not at all", "completely: it is another image"],
         "not at all" if same else "completely: it is another image",
-        "Norm, gated unit and feed-forward block work on one patch at a time, and the mean over patches does not know "
-        "an order. What is left is the rounding of a sum in another order. The network sees a <i>bag</i> of patches, "
-        "whatever it learns. A ViT has a place vector for each patch, and its attention compares patches.",
+        {"not at all": why},
         evidence=table_html(heads, rows),
     )
 
@@ -52,13 +55,16 @@ def ten_times_the_value() -> Prediction:
     factor = torch.cat([torch.ones(hidden), 10 * torch.ones(hidden)]).double()
     once, value, gate = (paper.normalised_gate(each, weight, bias) for each in (x, x * factor, x * factor.roll(hidden)))
     changes = [float((other - once).norm() / once.norm()) for other in (value, gate)]
+    why = (
+        f"v is normalised, and the factor is gone: the output moves by {changes[0]:.0e}. The gate is normalised "
+        "<i>after</i> its activation, and GELU is not the same curve at another scale: there the factor changes the "
+        f"output by {changes[1]:.0%}. So the unit is no linear map of its input, in either factor."
+    )
     return predict(
         "In z₁, z₂ of one token, multiply z₂ (the value) by 10. What does the gated unit make of it?",
         ["10 times the output", "the same output", "the square, 100 times"],
         "the same output" if changes[0] < 1e-4 else "10 times the output",
-        f"v is normalised, and the factor is gone: the output moves by {changes[0]:.0e}. The gate is normalised "
-        "<i>after</i> its activation, and GELU is not the same curve at another scale: there the factor changes the "
-        f"output by {changes[1]:.0%}. So the unit is no linear map of its input, in either factor.",
+        {"the same output": why},
     )
 
 
@@ -68,13 +74,16 @@ def cheaper_variant() -> Prediction:
     rows = [(name, f"{lesson.paper.macs(kind, tokens=64, **lesson.PAPER_SHAPE):,}") for name, kind in
             lesson.KINDS.items()]  # fmt: skip
     answer = "only B" if b < 1 < a else "both"
+    why = (
+        f"B needs {b:.2f} times the ViT's operations, A {a:.2f} times. Attention costs 4 d² + 2 N d for a token, the "
+        "gated unit 3 d f, which is 6 d² here. With few patches attention is <i>cheap</i>: it is the projections "
+        "that cost. A saves only from N > d on, more than 256 patches."
+    )
     return predict(
         "At the paper's size (64 patches, width 256, hidden 512): which variant computes less than a ViT's block?",
         ["both", "only B", "neither"],
         answer,
-        f"B needs {b:.2f} times the ViT's operations, A {a:.2f} times. Attention costs 4 d² + 2 N d for a token, the "
-        "gated unit 3 d f, which is 6 d² here. With few patches attention is <i>cheap</i>: it is the projections "
-        "that cost. A saves only from N > d on, more than 256 patches.",
+        {"only B": why},
         evidence=table_html(("block", "multiply-adds a token"), rows),
     )
 
@@ -87,7 +96,7 @@ PREDICTIONS = (shuffled_patches, ten_times_the_value, cheaper_variant)
 
 @exercise(
     hint=(
-        "Section 6 counts the multiply-adds a token of both blocks. Only attention's know the number of patches.",
+        "Section 5 counts the multiply-adds a token of both blocks. Only attention's know the number of patches.",
         "Set 5 d f equal to 4 d² + 2 N d + 2 d f, with f = 2 d, and solve for N.",
     ),
     solution=256,

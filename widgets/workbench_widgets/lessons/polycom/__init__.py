@@ -1,9 +1,8 @@
 """The lesson on PolyCom: pictures of activations, the theorems as numbers, a race of small language models."""
 
+import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -14,12 +13,15 @@ from torch import Tensor
 from workbench import catalog, measure, plots
 from workbench.feedforward import polycom as paper
 from workbench.models import language_model, training
+from workbench.models.transformer import TransformerConfig
 from workbench.paper import Example
 from workbench.tasks import grammar
 from workbench_widgets.page import table_html
+from workbench_widgets.race import Race
 
 THIRDS = torch.full((3,), 1 / 3, dtype=torch.float64)
 NO_BIAS = torch.zeros(1, dtype=torch.float64)
+START = {"a_0": 0.0, "a_1": 1 / 3, "a_2": 1 / 3, "a_3": 1 / 3}  # where training begins
 
 
 # --- pictures --------------------------------------------------------------------------------------------------------
@@ -173,36 +175,10 @@ def feed_forward_overhead(device: str, *, rows: int, width: int, dtype: str, bud
     return times["poly_norm"] / times["gelu"]
 
 
-@dataclass
-class Left:
-    """What a race leaves besides its rows: the models by activation and seed, and rows of PolyNorm's coefficients along
-    the way (step, layer, a_0, a_1, ...), of the first seed."""
-
-    models: dict[tuple[str, int], torch.nn.Module] = field(default_factory=dict)
-    coefficients: list[dict[str, float]] = field(default_factory=list)
-
-    def rank(self, activation: str) -> float:
-        """The mean effective rank of the feed-forward matrices that were trained with that activation."""
-        blocks = [block for (name, _), model in self.models.items() if name == activation for block in model.blocks]
-        matrices = [matrix.weight for block in blocks for matrix in (block.feed_forward.up, block.feed_forward.down)]
-        return float(np.mean([paper.effective_rank(matrix) for matrix in matrices]))
-
-
-def racing(activations: Sequence[str], steps: int, lap: int, left: Left, **settings: int) -> Callable[..., Iterator]:
-    """The small language models as ``race`` runs them: they learn side by side and report every ``lap`` steps. What
-    they leave is put into ``left``."""
-    titles = {name: catalog.method(name).title for name in activations}
-
-    def run(*, device: str, seed: int) -> Iterator[dict[str, Any]]:
-        how = {"steps": steps, "lap": lap, "device": device, **settings}
-        for each in language_model.race(activations, seeds=[seed], **how):
-            if each.activation == "poly_norm" and all(known == seed for _, known in left.models):
-                left.coefficients += _coefficients(each.model, each.step)
-            left.models[each.activation, seed] = each.model
-            yield {"activation": titles[each.activation], "step": each.step, "loss": each.loss,
-                   "validation": each.validation}  # fmt: skip
-
-    return run
+def racers(names: Sequence[str]) -> dict[str, TransformerConfig]:
+    """Small language models by the title of their activation, with equally many parameters."""
+    small = language_model.small()
+    return {catalog.method(name).title: dataclasses.replace(small, activation=name) for name in names}
 
 
 def entropy() -> float:
@@ -210,25 +186,39 @@ def entropy() -> float:
     return grammar.write(training.CHARACTERS).floor
 
 
-def _coefficients(model: torch.nn.Module, step: int) -> list[dict[str, float]]:
-    rows = []
-    for layer, block in enumerate(model.blocks):
-        activation = block.feed_forward.activation
-        numbers = [*activation.bias.tolist(), *activation.weight.tolist()]
-        rows.append({"step": step, "layer": layer} | {f"a_{p}": number for p, number in enumerate(numbers)})
-    return rows
+def rank(race: Race, activation: str) -> float:
+    """The mean effective rank of the feed-forward matrices that were trained with that activation."""
+    blocks = [block.feed_forward for model in race.models[activation] for block in model.blocks]
+    return float(np.mean([paper.effective_rank(part.weight) for block in blocks for part in (block.up, block.down)]))
 
 
-def coefficient_figure(left: Left) -> Model:
-    """PolyNorm's coefficients over the steps of the race, mean over layers."""
-    mean = pd.DataFrame(left.coefficients).drop(columns="layer").groupby("step").mean()
-    drawn = {name: (np.r_[0, mean.index], np.r_[0.0 if name == "a_0" else 1 / 3, mean[name]]) for name in mean.columns}
-    return plots.functions(drawn, x_label="training step", y_label="coefficient")
+class Coefficients:
+    """PolyNorm's coefficients along a race, layer by layer, of its first seed: ``watch`` is told of every lap."""
 
+    def __init__(self) -> None:
+        self._rows: dict[tuple[int, int], list[float]] = {}
 
-def coefficient_table(left: Left) -> str:
-    """PolyNorm's coefficients after the last step, layer by layer."""
-    rows = pd.DataFrame(left.coefficients)
-    last = rows[rows["step"] == rows["step"].max()].drop(columns="step")
-    cells = [(f"layer {layer:.0f}", *(f"{number:.3f}" for number in numbers)) for layer, *numbers in last.to_numpy()]
-    return table_html(("", *last.columns[1:]), cells, "At the start a_0 is 0 and the others are 0.333.")
+    def watch(self, seed: int, lap: training.Lap) -> None:
+        """Note the coefficients of a PolyNorm model."""
+        if seed == 0 and lap.name == paper.poly_norm.title:
+            for layer, block in enumerate(lap.model.blocks):
+                activation = block.feed_forward.activation
+                self._rows[lap.step, layer] = [*activation.bias.tolist(), *activation.weight.tolist()]
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """Columns a_0 to a_3 by (step, layer)."""
+        index = pd.MultiIndex.from_tuples(list(self._rows), names=["step", "layer"])
+        return pd.DataFrame(list(self._rows.values()), index, columns=["a_0", "a_1", "a_2", "a_3"])
+
+    def figure(self) -> Model:
+        """The coefficients over the steps, mean over layers, from the values that training began with."""
+        mean = self.frame.groupby("step").mean()
+        drawn = {name: (np.r_[0, mean.index], np.r_[START[name], mean[name]]) for name in mean}
+        return plots.functions(drawn, x_label="training step", y_label="coefficient")
+
+    def table(self) -> str:
+        """The coefficients after the last step, layer by layer."""
+        last = self.frame.groupby("layer").last()
+        cells = [(f"layer {layer}", *(f"{number:.3f}" for number in numbers)) for layer, *numbers in last.itertuples()]
+        return table_html(("", *last), cells, "At the start a_0 is 0 and the others are 0.333.")
