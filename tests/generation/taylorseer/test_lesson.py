@@ -1,5 +1,6 @@
 """The lesson on TaylorSeer: what the text says is so."""
 
+import pandas as pd
 import pytest
 import torch
 
@@ -26,22 +27,20 @@ def test_the_sweep_says_what_the_text_says():
         reuse, first, fewer = (lesson.decibels(frame, interval, order) for order in (0, 1, -1))
         assert first > reuse + 4 and first > fewer + 3
     assert "network calls" in lesson.sweep_table(frame)
-    assert len(lesson.sweep_figure(frame).legend[0].items) == 4
+    points = pd.DataFrame(lesson.choices(frame)).set_index("name")
+    assert set(points["sampler"]) == {"fewer steps, no cache", "reuse", "order 1", "order 2"}
+    assert points.loc["order 1, 18 calls", "computed"] == 36 and points["error"].between(0, 1).all()
+    assert points.loc["order 1, 18 calls", "error"] < points.loc["reuse, 18 calls", "error"] / 1.5
 
 
-def test_the_mixture_is_what_its_caption_says():
-    map = torch.as_tensor(lesson.mixture().picture.mixing)
-    full = torch.tensor(paper.full_steps(50, 8))
-    torch.testing.assert_close(map.sum(1), torch.ones(50, dtype=map.dtype))
-    torch.testing.assert_close(map[full], torch.eye(50, dtype=map.dtype)[full])
-    forecast = map[~full]
-    assert (forecast.max(1).values > 1).all() and (forecast.min(1).values < 0).all() and not map[:, ~full].any()
-    assert map.argmax() // 50 == 8 and map.max() == 8, "the last step before the first regular full one"
+def test_the_directions_are_in_order_of_how_far_the_output_moves():
+    moved = lesson.directions()
+    assert moved.shape == (50, 8) and (moved.square().sum(0).diff() <= 0).all()
 
 
 def test_pictures_are_drawn():
     few = bench.digits(10)
-    assert lesson.path() and lesson.forecasts() and lesson.errors_by_age()
+    assert lesson.forecasts() and lesson.errors_by_age()
     assert len(lesson.module_errors(few.few(3)).y_range.factors) == 12
     images = few.draw("taylorseer", interval=5)
     assert bench.side_by_side({"a": few.uncached, "b": images}) and bench.differences(images, few.uncached)

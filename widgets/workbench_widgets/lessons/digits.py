@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from bokeh.model import Model
 from torch import Tensor
@@ -17,9 +16,10 @@ from workbench.models.dit import DiT, pretrained
 from workbench_widgets import page
 
 STEPS = 50
+ERROR = "error of a pixel (white − black = 2)"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Digits:
     """The trained network on a device, noise and labels to start from, and what it draws without a cache.
 
@@ -38,8 +38,7 @@ class Digits:
 
     def draw(self, caching: str = "none", *, steps: int | None = None, **options: Any) -> Tensor:
         """Digits from the same noise, with that cache or that number of steps."""
-        settings = {"steps": steps or self.steps, "caching": caching, "options": options}
-        return Sampler(self.model, **settings)(self.noise, self.labels)
+        return _drawn(self, caching, steps or self.steps, tuple(sorted(options.items())))
 
     def walk(self, caching: str = "none", *, record_error: bool = False, **options: Any) -> list[Step]:
         """The same, step by step."""
@@ -60,6 +59,7 @@ class Digits:
         return Digits(self.model, *parts, steps=self.steps)
 
 
+@functools.cache
 def digits(count: int, device: str = "cpu", *, steps: int = STEPS, switch_at: int | None = None) -> Digits:
     """``count`` digits from seeded noise, 0 to 9 in turn. ``switch_at``: from that step on another label is asked for,
     3 further on."""
@@ -69,6 +69,12 @@ def digits(count: int, device: str = "cpu", *, steps: int = STEPS, switch_at: in
     if switch_at is not None:
         labels = torch.cat((labels.expand(switch_at, -1), ((labels + 3) % 10).expand(steps - switch_at, -1)))
     return Digits(model, noise, labels, Sampler(model, steps=steps)(noise, labels), steps)
+
+
+@functools.cache  # what two cells of a lesson look at is drawn once
+def _drawn(digits: Digits, caching: str, steps: int, options: tuple[tuple[str, Any], ...]) -> Tensor:
+    sampler = Sampler(digits.model, steps=steps, caching=caching, options=dict(options))
+    return sampler(digits.noise, digits.labels)
 
 
 @functools.cache
@@ -99,12 +105,10 @@ def _narrow(figure: Model) -> Model:
     return figure
 
 
-def over_calls(points: Sequence[tuple[str, float, float]], y_label: str = "nearness to the uncached (dB)") -> Model:
-    """(name, network calls, dB) as one curve a name."""
-    frame = pd.DataFrame(points, columns=["name", "calls", "decibels"]).sort_values("calls")
-    drawn = {name: (part["calls"].to_numpy(), part["decibels"].to_numpy())
-             for name, part in frame.groupby("name", sort=False)}  # fmt: skip
-    return plots.functions(drawn, x_label="network calls of 50 steps", y_label=y_label)
+def rms_error(decibels: float) -> float:
+    """The error of a pixel, of a range from -1 to 1, that goes with a nearness (PSNR) in decibels: its root mean
+    square, and over several samples the geometric mean of theirs."""
+    return 2 * 10 ** (-decibels / 20)
 
 
 def sampling_table(caching: Sequence[str]) -> str:

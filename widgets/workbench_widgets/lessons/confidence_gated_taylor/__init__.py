@@ -17,6 +17,7 @@ from workbench.plots.style import INK, blank, legend_below, themed
 from workbench_widgets.lessons import digits as bench
 from workbench_widgets.lessons.digits import Digits
 from workbench_widgets.page import table_html
+from workbench_widgets.pareto_cloud import ParetoCloud, pareto_cloud
 
 GATE = "confidence_gated_taylor"
 
@@ -162,16 +163,26 @@ def gate_sweep(digits: Digits, thresholds: Sequence[float], **options: float) ->
     return pd.DataFrame(rows)
 
 
-def others(digits: Digits, intervals: Sequence[int], changes: Sequence[float] = (0.05, 0.1, 0.2)) -> pd.DataFrame:
+FIXED = {"all modules, fixed": "taylorseer", "last block, fixed": "last_block_forecast"}
+FEWER = "fewer steps, no cache"
+
+
+def others(
+    digits: Digits,
+    intervals: Sequence[int],
+    changes: Sequence[float] = (0.05, 0.1, 0.2),
+    ways: Sequence[str] = (*FIXED, FEWER),
+) -> pd.DataFrame:
     """The same for what stands beside it: fixed schedules, fewer steps, a first-block cache."""
     rows = []
     for interval in intervals:
         full = full_count(digits.steps, interval)
-        for name, caching in (("all modules, fixed", "taylorseer"), ("last block, fixed", "last_block_forecast")):
-            near = digits.decibels(caching, interval=interval, order=1)
-            rows.append({"name": name, "full": full, "decibels": near, "interval": interval})
-        if digits.labels.ndim == 1:  # a label that changes at a step means nothing to a sampler with other steps
-            rows.append({"name": "fewer steps, no cache", "full": full, "decibels": digits.decibels(steps=full)})
+        for name in ways:
+            if name in FIXED:
+                near = digits.decibels(FIXED[name], interval=interval, order=1)
+                rows.append({"name": name, "full": full, "decibels": near, "interval": interval})
+            elif digits.labels.ndim == 1:  # a label that changes at a step means nothing to a sampler with other steps
+                rows.append({"name": name, "full": full, "decibels": digits.decibels(steps=full)})
     for change in changes:
         steps = digits.walk("first_block_cache", threshold=change)
         near = digits.judge(steps[-1].sample).psnr_db
@@ -179,15 +190,57 @@ def others(digits: Digits, intervals: Sequence[int], changes: Sequence[float] = 
     return pd.DataFrame(rows)
 
 
-def pareto(gate: pd.DataFrame, beside: pd.DataFrame) -> Model:
-    """Nearness over full steps, a curve for each way."""
-    points = [("gate", row.full, row.decibels) for row in gate.itertuples()]
-    points += [
-        (row.name, row.full, row.decibels) for row in beside[["name", "full", "decibels"]].itertuples(index=False)
+def cloud(gate: pd.DataFrame, beside: pd.DataFrame, depth: int = 6, steps: int = 50, caption: str = "") -> ParetoCloud:
+    """All of it as choices between work (% of an uncached run, the first block of trusted steps included) and error."""
+    rows = [("gate", f"threshold {row.threshold:g}", row.full, row.decibels) for row in gate.itertuples()]
+    words = {"all modules, fixed": "N = {:.0f}", "last block, fixed": "N = {:.0f}"}
+    rows += [
+        (row.name, words.get(row.name, "{1:.0f} full").format(row.interval, row.full), row.full, row.decibels)
+        for row in beside.reindex(columns=["name", "full", "decibels", "interval"]).itertuples(index=False)
     ]
-    made = bench.over_calls(points)
-    made.max_width = 860
-    return made
+    looks = ("gate", "first-block cache")  # these compute the first block at every step
+    points = [
+        {
+            "name": f"{way}, {setting}",
+            "way": way,
+            "computed": 100 * (full + (steps - full) / depth * (way in looks)) / steps,
+            "error": bench.rms_error(near),
+        }
+        for way, setting, full, near in rows
+    ]
+    labels = {"computed": "computed blocks (% of an uncached run)", "error": bench.ERROR}
+    return pareto_cloud(
+        points, {"computed": "less", "error": "less"}, group="way", log=["error"], labels=labels, caption=caption
+    )
+
+
+def advantage_words(gate: pd.DataFrame, beside: pd.DataFrame) -> str:
+    """Whether the gate is nearer than the fixed schedule here, in a sentence."""
+    gain = advantage(gate, beside)
+    if np.isnan(gain):
+        return "No threshold of these has 12 to 19 full steps, and a fixed schedule with as many beside it."
+    words = "no better" if abs(gain) < 1 else "ahead" if gain > 0 else "behind"
+    return (
+        f"Against the last block's forecast on a fixed schedule with at least as many full steps (12 to 19) the gate "
+        f"is {words} here: {gain:+.1f} dB."
+    )
+
+
+def gate_table(gate: pd.DataFrame) -> str:
+    """Full steps and nearness for every threshold."""
+    shown = gate.assign(threshold=100 * gate["threshold"])
+    return frame_html(shown, {"threshold": "threshold (%)", "full": "full steps", "decibels": "dB"})
+
+
+def pairs_table(pairs: pd.DataFrame) -> str:
+    """How well the first block's error tells the last's: in all, and among forecasts of one age."""
+    parts = [("all", pairs), *((f"age {age}", part) for age, part in pairs.groupby("age"))]
+    rows = [
+        (name, f"{spearman(part):.2f}", f"{(part['last'] / part['first']).median():.1f}", str(len(part)))
+        for name, part in parts
+    ]
+    heads = ("forecasts", "rank correlation", "last block's error / first's (median)", "how many")
+    return table_html(heads, rows)
 
 
 def advantage(gate: pd.DataFrame, beside: pd.DataFrame, least: int = 12, most: int = 19) -> float:

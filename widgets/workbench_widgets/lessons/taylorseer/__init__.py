@@ -1,6 +1,7 @@
 """The lesson on TaylorSeer: paths of features, forecasts and their errors, sweeps over interval and order."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -27,20 +28,11 @@ def module_features(count: int = 4) -> Tensor:
 # --- pictures --------------------------------------------------------------------------------------------------------
 
 
-def path() -> Model:
-    """The output of one module over the steps of one run, seen along its three principal directions."""
+def directions(count: int = 8) -> Tensor:
+    """One run of that module's output along the directions in which it moves most: (50, count), less its mean."""
     rows = module_features()[0].flatten(1).double()
     centred = rows - rows.mean(0)
-    directions = torch.linalg.svd(centred, full_matrices=False).Vh[:3]
-    seen = centred @ directions.mT
-    share = seen.square().sum() / centred.square().sum()
-    steps = np.arange(len(rows))
-    figure = plots.functions(
-        {f"direction {place + 1}": (steps, seen[:, place].numpy()) for place in range(3)},
-        x_label="sampling step, from noise to image",
-        y_label=f"output ({share:.0%} of its variation)",
-    )
-    return _wide(figure)
+    return centred @ torch.linalg.svd(centred, full_matrices=False).Vh[:count].mT
 
 
 def forecasts(interval: int = 8, orders: Sequence[int] = (0, 1, 2), coordinate: int = 300) -> Model:
@@ -113,10 +105,7 @@ def by_hand() -> str:
 def mixture() -> StateOverTime:
     """One module's output, computed at every step, along its principal directions; beside it how much of each step a
     cache of order 1 mixes into what it gives, with every 8th step full."""
-    interval, order, directions = 8, 1, 4
-    rows = module_features(1)[0].flatten(1).double()
-    centred = rows - rows.mean(0)
-    seen = centred @ torch.linalg.svd(centred, full_matrices=False).Vh[:directions].mT
+    interval, order, seen = 8, 1, directions(4)
     options = {"interval": interval, "order": order}
 
     def cached(values: Tensor) -> Tensor:
@@ -129,8 +118,8 @@ def mixture() -> StateOverTime:
         "are neighbours, and their slope is carried far."
     )
     return state_over_time(
-        seen, implied_map(cached, len(rows)), time=3 * interval, name="output", channels="principal direction",
-        what="sampling step", mixes="full step that is mixed in", marks=paper.full_steps(len(rows), interval),
+        seen, implied_map(cached, len(seen)), time=3 * interval, name="output", channels="principal direction",
+        what="sampling step", mixes="full step that is mixed in", marks=paper.full_steps(len(seen), interval),
         marked="full", strongest=2, caption=caption,
     )  # fmt: skip
 
@@ -144,11 +133,19 @@ def sweep(digits: Digits, intervals: Sequence[int], orders: Sequence[int] = (0, 
     return pd.DataFrame(paper.by_interval(digits.model, digits.noise, digits.labels, **settings))
 
 
-def sweep_figure(frame: pd.DataFrame) -> Model:
-    """The sweep as curves over network calls."""
+def choices(frame: pd.DataFrame, steps: int = 50) -> list[dict[str, Any]]:
+    """The sweep as choices between costs: network calls (``computed``, % of the steps) against ``error``, that
+    of a pixel."""
     names = {-1: "fewer steps, no cache", 0: "reuse"}
-    points = [(names.get(row.order, f"order {row.order}"), row.calls, row.decibels) for row in frame.itertuples()]
-    return _wide(bench.over_calls(points))
+    return [
+        {
+            "name": f"{names.get(row.order, f'order {row.order}')}, {row.calls} calls",
+            "sampler": names.get(row.order, f"order {row.order}"),
+            "computed": 100 * row.calls / steps,
+            "error": bench.rms_error(row.decibels),
+        }
+        for row in frame.itertuples()
+    ]
 
 
 def sweep_table(frame: pd.DataFrame) -> str:

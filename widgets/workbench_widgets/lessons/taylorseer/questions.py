@@ -6,7 +6,7 @@ A test runs every solution and every mistake. If you are here to learn: solve th
 import torch
 
 from workbench.generation import taylorseer as paper
-from workbench_widgets.answers import close, number, same
+from workbench_widgets.answers import close, number, numbers, same
 from workbench_widgets.exercise import exercise
 from workbench_widgets.lessons import digits as bench
 from workbench_widgets.lessons import taylorseer as lesson
@@ -21,21 +21,24 @@ def parabola() -> Prediction:
     frame = lesson.parabola_errors()
     exact = frame["order 2"].abs().max() < 1e-9
     rows = [(f"{age}", *(f"{value:.4g}" for value in frame.loc[age])) for age in frame.index]
+    why = (
+        "The first divided difference is the slope <i>half an interval ago</i>, not now. For a s² and an interval N "
+        "the forecast is off by −a N x, whatever the order. Other weights of the same differences would hit it "
+        "(exercise 5); the paper's, which are Taylor's, do not."
+    )
     return predict(
         "A feature moves along the parabola s². The cache knows three full steps, 4 apart. Does a forecast with two "
         "derivatives hit it?",
         ["yes: a parabola has two derivatives", "no, it is off by −4 x at age x", "no, and it is worse than reuse"],
         "yes: a parabola has two derivatives" if exact else "no, it is off by −4 x at age x",
-        "The first divided difference is the slope <i>half an interval ago</i>, not now. For a s² and an interval N "
-        "the forecast is off by −a N x, whatever the order. Newton's weights x (x + N) / 2 instead of x² / 2 would "
-        "know; the paper's do not.",
+        {"no, it is off by −4 x at age x": why},
         evidence=table_html(("age x", *frame.columns), rows, "forecast − truth, a = 1, N = 4"),
     )
 
 
 def newton_far_away() -> Prediction:
     """Exactness is not what counts."""
-    few = bench.digits(20)
+    few = bench.digits(10)
     near = {
         (weights, interval): few.decibels("taylorseer", interval=interval, order=4, weights=weights)
         for weights in ("taylor", "newton")
@@ -43,25 +46,34 @@ def newton_far_away() -> Prediction:
     }
     rows = [(f"N = {interval}", f"{near['taylor', interval]:.1f}", f"{near['newton', interval]:.1f}")
             for interval in (3, 10)]  # fmt: skip
-    worse = near["newton", 10] < near["taylor", 10]
+    gain = near["newton", 10] - near["taylor", 10]
     return predict(
-        "So give TaylorSeer Newton's weights, which are exact for polynomials, with order 4. At N = 10, are the digits "
+        "So give TaylorSeer weights that are exact for polynomials (Newton's), with order 4. At N = 10, are the digits "
         "nearer to the uncached ones?",
         ["nearer", "about the same", "further away"],
-        "further away" if worse else "nearer",
-        "Newton's weights trust the high differences fully, and far from the last full step those are mostly noise, "
-        "multiplied by large numbers. The factorials of Taylor's damp them: a wrong forecast that stays tame beats an "
-        "exact one that does not.",
-        evidence=table_html(("order 4", "Taylor's weights (dB)", "Newton's (dB)"), rows),
+        "about the same" if abs(gain) < 0.5 else "nearer" if gain > 0 else "further away",
+        {
+            "further away": "Newton's weights trust the high differences fully, and far from the last full step those "
+            "are mostly noise, multiplied by large numbers. The factorials of Taylor's damp them: a wrong forecast "
+            "that stays tame beats an exact one that does not.",
+            "about the same": "Here exactness neither helps nor harms: what Newton's weights gain where the path is a "
+            "polynomial they lose where high differences are noise.",
+            "nearer": "Here the paths are smooth enough, even over ten steps, for the high differences to be trusted.",
+        },
+        evidence=table_html(("order 4", "Taylor's weights (dB)", "Newton's (dB)"), rows, "More is nearer."),
     )
 
 
 def same_label() -> Prediction:
     """Accuracy is blind."""
-    few = bench.digits(100)
+    few = bench.digits(50)
     reused = few.judge(few.draw("feature_reuse", interval=10, first_full=2))
     plain = few.judge(few.uncached)
     blind = reused.accuracy >= plain.accuracy - 0.02
+    judge = (
+        "Nearness to what the uncached sampler draws from the same noise tells more; so does, at many samples, the "
+        "Fréchet distance."
+    )
     rows = [
         ("uncached", f"{plain.accuracy:.0%}", "equal"),
         ("reuse, N = 10", f"{reused.accuracy:.0%}", f"{reused.psnr_db:.1f} dB"),
@@ -70,10 +82,15 @@ def same_label() -> Prediction:
         "Reuse every module's output for 10 steps: 6 network calls instead of 50. Which part of the digits does a "
         "classifier still take for what was asked for (uncached: nearly all)?",
         ["about half", "about 80 %", "as many as uncached"],
-        "as many as uncached" if blind else "about 80 %",
-        "A blunt network draws blunt, typical digits, and those are easy to recognise. So accuracy cannot tell a good "
-        "cache from a bad one. Nearness to what the uncached sampler draws from the same noise can; so can, at many "
-        "samples, the Fréchet distance.",
+        "as many as uncached" if blind else "about 80 %" if reused.accuracy > 0.65 else "about half",
+        {
+            "as many as uncached": "A blunt network draws blunt, typical digits, and those are easy to recognise. So "
+            "accuracy cannot tell a good cache from a bad one. " + judge,
+            "about 80 %": "Here some digits are lost to the classifier, most are not: accuracy notices, but it does "
+            "not say how far the others are off. " + judge,
+            "about half": "Here the classifier notices that this cache is bad. A better one it would not tell from no "
+            "cache at all. " + judge,
+        },
         evidence=table_html(("", "recognised", "nearness"), rows),
     )
 
@@ -199,4 +216,40 @@ def reuse_wins(function):
     assert off[0] < off[1], f"reuse is off by {off[0]:.3g} on average and order 1 by {off[1]:.3g}: it does not win."
 
 
-EXERCISES = (network_calls, cache_size, forecast, reuse_wins)
+def solved_weights(x, interval):
+    """Newton's: D⁽¹⁾ is the slope half an interval ago, and x interval / 2 more of D⁽²⁾ makes up for that."""
+    return 1, x, x * (x + interval) / 2
+
+
+@exercise(
+    hint=(
+        "Try s² with full steps at −2 N, −N and 0. What are D⁽¹⁾ and D⁽²⁾ there, and what is the curve at x?",
+        "For s²: D⁽⁰⁾ = 0, D⁽¹⁾ = −N and D⁽²⁾ = 2, and it must give x². A constant fixes w₀, a line w₁.",
+    ),
+    solution=solved_weights,
+    mistakes={
+        "Taylor's": lambda x, interval: (1, x, x**2 / 2),
+        "without the one half": lambda x, interval: (1, x, x * (x + interval)),
+        "half an interval in the wrong direction": lambda x, interval: (1, x, x * (x - interval) / 2),
+        "exact for the interval 4 alone": lambda x, interval: (1, x, x * (x + 4) / 2),
+    },
+    right="These are Newton's weights for backward differences. Section 4 says what becomes of them far away.",
+)
+def exact_weights(function):
+    """Weights (w0, w1, w2) of the divided differences that are exact for every parabola, at age x."""
+    generator = torch.Generator().manual_seed(0)
+    for x, interval in ((1.0, 4), (3.0, 4), (2.0, 7), (6.0, 10)):
+        found = numbers(function(x, interval), (3,))
+        for a, b, c in torch.randn(3, 3, generator=generator, dtype=torch.float64).tolist():
+            cache = paper.DerivativeCache(2)
+            for step in (-2 * interval, -interval, 0):
+                cache.refresh(step, torch.tensor(a * step**2 + b * step + c, dtype=torch.float64))
+            forecast = sum(w * float(entry) for w, entry in zip(found, cache.stack, strict=True))
+            truth = a * x**2 + b * x + c
+            assert abs(forecast - truth) < 1e-6 * (1 + abs(a) * interval**2), (
+                f"for N = {interval}, x = {x:g} and {a:.2f} s² + {b:.2f} s + {c:.2f} they give {forecast:.4g}, the "
+                f"curve is {truth:.4g} there."
+            )
+
+
+EXERCISES = (network_calls, cache_size, forecast, reuse_wins, exact_weights)
