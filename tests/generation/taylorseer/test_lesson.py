@@ -2,7 +2,6 @@
 
 import pandas as pd
 import pytest
-import torch
 
 from workbench import claims
 from workbench.generation import taylorseer as paper
