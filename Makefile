@@ -50,6 +50,7 @@ sanitize: $(READY) ## small cases of every kernel under NVIDIA's compute-sanitiz
 	$(RUN) -m tests.sanitize $(ARGS)
 
 load: $(READY) browser ## how long visitors of the dashboard wait: one in a browser, then fifty at once; on a quiet machine
+	$(RUN) -m tests.load.steps
 	$(RUN) -m tests.load.answers; one=$$?; $(RUN) -m tests.load.sessions $(ARGS) && exit $$one
 
 lint: $(READY) ## ruff

@@ -275,6 +275,24 @@ def test_a_job_that_fails_says_so_in_a_sentence_and_the_worker_lives_on(worker):
     loop.until(lambda: "alive" in seen)
 
 
+def test_a_job_that_cannot_be_closed_does_not_take_the_worker_with_it(worker):
+    desk, loop = visitor(worker)
+    begun, seen = [], []
+
+    def stubborn(cancelled):
+        try:
+            while True:
+                yield Progress(0, 1)
+        finally:
+            raise RuntimeError("not so fast")
+
+    desk.run("map", stubborn, begun.append)
+    loop.until(lambda: begun)
+    desk.cancel()
+    desk.run("next", one("alive"), seen.append)
+    loop.until(lambda: seen and not worker.busy)
+
+
 def test_a_worker_that_was_stopped_begins_no_step_and_leaves_none_behind():
     worker, seen, begun = Worker(), [], threading.Event()
 

@@ -232,9 +232,12 @@ class Worker:
         return True
 
     def _finish(self, job: Job, state: State) -> bool:
-        if job.running is not None:
-            job.running.close()
-        job.running = None
+        running, job.running = job.running, None
+        if running is not None:
+            try:
+                running.close()
+            except Exception:  # the thread must live on: it is everybody's
+                log.exception("A job for %s could not be closed", job.slot)
         job.steps = _nothing  # whatever it held on to may be freed now
         with self._changed:
             told, job.state = job.over, job.state if job.over else state
