@@ -1,5 +1,6 @@
 """A server and a browser for the tests that need them."""
 
+import contextlib
 import os
 import shutil
 import socket
@@ -23,13 +24,15 @@ def visitors():
     Visitor.see_off()
 
 
-@pytest.fixture(scope="session")
-def server(tmp_path_factory):
-    """The dashboard as a person starts it; its address."""
+def free_port():
     with socket.socket() as free:
         free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    log = tmp_path_factory.mktemp("server") / "log"
+        return free.getsockname()[1]
+
+
+@contextlib.contextmanager
+def serving(port, log):
+    """The dashboard as a person starts it: its process, and its address."""
     paths = [str(ROOT / name) for name in (".", "kernels", "widgets")]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
     command = [
@@ -48,11 +51,19 @@ def server(tmp_path_factory):
     address = f"http://localhost:{port}/dashboard"
     try:
         assert answered(address, lambda: process.poll() is None), log.read_text()
-        yield address
+        yield process, address
     finally:
         process.terminate()
         process.wait(PATIENCE_S)
-        text = log.read_text()
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory):
+    """The address of the dashboard that all walks share."""
+    log = tmp_path_factory.mktemp("server") / "log"
+    with serving(free_port(), log) as (_, address):
+        yield address
+    text = log.read_text()
     assert "workbench/dashboard/" not in text.replace("serve workbench/dashboard", ""), text[-6000:]
 
 

@@ -81,3 +81,47 @@ def test_form_ignores_answers_to_controls_that_are_gone():
     assert heard == []
     form._handle_msg({"name": "on", "value": True})
     assert heard == [("on", True)]
+
+
+def answers(form, monkeypatch):
+    """What the form's browser half is sent."""
+    sent = []
+    monkeypatch.setattr(form, "_send_msg", sent.append)
+    return sent
+
+
+def test_every_question_is_answered_and_what_cannot_be_gets_a_sentence(monkeypatch):
+    form = Form(lambda name, value: 1 / 0 if value == "broken" else None)
+    sent = answers(form, monkeypatch)
+    options = (Option("x", "X"), Option("y", "Y", "It cannot be."), Option("broken", "Z"))
+    form.show([Field("a", "A", "choice", "x", options), Field("go", "Go", "button", why="Choose something first.")])
+    for question, message in enumerate([
+        {"name": "a", "value": "x"},
+        {"name": "a", "value": "y"},
+        {"name": "a", "value": "never offered"},
+        {"name": "a", "value": "broken"},
+        {"name": "gone", "value": 1},
+        {"name": "go", "value": ""},
+    ]):  # fmt: skip
+        form._handle_msg({**message, "question": question})
+    assert [each["answer"] for each in sent] == list(range(6))
+    told = [each["wrong"] for each in sent]
+    assert told[0] == "" and all(each.endswith(".") for each in told[1:])
+    assert told[1] == "It cannot be." and told[5] == "Choose something first." and "ZeroDivisionError" in told[3]
+
+
+def test_the_second_of_two_clicks_does_not_press_the_button_that_took_the_first_ones_place(monkeypatch):
+    heard = []
+
+    def pressed(name, value):
+        heard.append(name)
+        form.show([Field("run", "Stop", "button", sends="stop")])
+
+    form = Form(pressed)
+    sent = answers(form, monkeypatch)
+    form.show([Field("run", "Train", "button", sends="start")])
+    for question in range(2):
+        form._handle_msg({"name": "run", "value": "start", "question": question})
+    assert heard == ["run"] and [each["wrong"] for each in sent] == ["", ""]
+    form._handle_msg({"name": "run", "value": "stop"})
+    assert heard == ["run", "run"]

@@ -8,7 +8,7 @@ import pytest
 TOKENS = (Path(__file__).parents[2] / "workbench/dashboard/static/tokens.css").read_text(encoding="utf-8")
 TEXT = [
     *(("ink", back) for back in ("ground", "surface", "sunk", "b-wash")),
-    *(("muted", back) for back in ("ground", "surface", "sunk")),
+    *(("muted", back) for back in ("ground", "surface", "sunk")),  # greyed text too: it carries the reason
     *(("accent", back) for back in ("ground", "surface")),
     *((front, "surface") for front in ("good", "bad", "a-ink", "b-ink")),
     *(("surface", "accent"), ("a-ink", "a-wash"), ("b-ink", "b-wash")),

@@ -95,6 +95,7 @@ def test_keyboard_starts_and_stops_a_race(visit):
     page.get_by_role("button", name="Train", exact=True).focus()
     page.keyboard.press("Enter")
     page.get_by_role("button", name="Stop").wait_for()
+    page.wait_for_timeout(700)  # a button that has just become another one ignores what was meant for that one
     page.get_by_role("button", name="Stop").focus()
     page.keyboard.press("Enter")
     page.get_by_role("button", name="Train", exact=True).wait_for()

@@ -68,7 +68,7 @@ class Visitor:
     async def press(self, component, name):
         """Press a button; the seconds until the status line says that something is under way."""
         start = time.monotonic()
-        await self._data(component, {"name": name, "value": None})
+        await self._data(component, {"name": name, "value": self.fields[component, name]["sends"]})
         await self._wait(lambda: self.busy, name)
         return time.monotonic() - start
 

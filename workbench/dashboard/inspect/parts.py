@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import panel as pn
 import param
 
+from workbench.dashboard.shell.asking import Asking
 from workbench.dashboard.shell.knobs import Field, Form
 from workbench.dashboard.shell.page import stack, text
 
@@ -22,7 +22,7 @@ PHRASES = (
 STYLE = (STATIC / "parts.css").read_text(encoding="utf-8")
 
 
-class TreeEditor(pn.custom.JSComponent):
+class TreeEditor(Asking):
     """The tokens of a text in their phrases; ``on_splits`` is called with the places at which they are to begin."""
 
     tokens = param.List(default=[], doc="Word pieces, [CLS] and [SEP] included.")
@@ -39,7 +39,7 @@ class TreeEditor(pn.custom.JSComponent):
     def show(self, tokens: Sequence[str], splits: Sequence[int]) -> None:
         self.param.update(tokens=list(tokens), splits=list(splits), places=places(tokens))
 
-    def _handle_msg(self, data: Any) -> None:
+    def hear(self, data: Any) -> None:
         place = data.get("place") if isinstance(data, dict) else None
         to = data.get("to") if isinstance(data, dict) else None
         if place not in self.places or (to is not None and to not in self.places):
@@ -67,7 +67,7 @@ def places(tokens: Sequence[str]) -> list[int]:
     return [place for place in range(2, len(tokens) - 1) if not tokens[place].startswith("##")]
 
 
-class Gallery(pn.custom.JSComponent):
+class Gallery(Asking):
     """Small images side by side; ``on_choice`` is called with the place of the one that was tapped."""
 
     images = param.Dict(
@@ -93,7 +93,7 @@ class Gallery(pn.custom.JSComponent):
             self.images = shown
         self.chosen = chosen
 
-    def _handle_msg(self, data: Any) -> None:
+    def hear(self, data: Any) -> None:
         index = data.get("index") if isinstance(data, dict) else None
         if isinstance(index, int) and 0 <= index < len(self.images["labels"]):
             self._on_choice(index)

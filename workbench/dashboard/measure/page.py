@@ -197,7 +197,8 @@ class MeasureState(param.Parameterized):
             Field("dtype", "Number format", "choice", self.dtype, tuple(Option(each, each) for each in DTYPES)),
             Field("from", f"From ({unit})", "slider", self.low - LOWEST, stops=sizes),
             Field("to", f"To ({unit})", "slider", self.high - LOWEST, stops=sizes),
-            Field("run", "Measuring …" if running else "Run", "button", "strong", why=refused),
+            Field("run", "Measuring …" if running else "Run", "button", "strong", why=refused,
+                  sends="again" if running else "start"),
         ]
         beside = measuring.recorded(self.request, self.recorded)
         if beside is not None and len(beside.groups) > 1:
@@ -275,7 +276,7 @@ class MeasurePage(Page):
         """Start the sweep, unless it runs already or is refused."""
         request = self.state.request
         if self.running and self.asked == request:
-            return
+            return self.say("This sweep is running already: it can be cancelled at the top.")
         refused = measuring.estimate(request, device()).refused
         if refused:
             return self.say(refused)

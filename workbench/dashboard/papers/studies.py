@@ -119,7 +119,7 @@ class StudyState(param.Parameterized):
             Field("size", "How large", "choice", self.size, tuple(Option(size, WORDS[size]) for size in SHOWN)),
             *(field_of(knob, settings[name], prefix="knob.", group="Its knobs") for name, knob in study.knobs.items()),
             Field(RUN, "Cancel" if running else "Run", "button", "" if running else "strong",
-                  why="" if running else refused),
+                  why="" if running else refused, sends="stop" if running else "start"),
         ]  # fmt: skip
 
     @staticmethod

@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import panel as pn
 import param
 from bokeh.plotting import figure as Plot
 
+from workbench.dashboard.shell.asking import Asking
 from workbench.dashboard.shell.sheets import Sheet, key_of, texts
 from workbench.dashboard.shell.worker import give_way
 
@@ -43,7 +43,7 @@ class Stroke:
     key: Any = None
 
 
-class Figure(pn.custom.JSComponent):
+class Figure(Asking):
     """A place for a figure. ``draw`` puts one there, ``change`` changes it, in the order in which they are called; both
     return at once. What was drawn is sent from a callback that is given to ``schedule``. When something could not be
     drawn the visitor is told so, and what was there before stays.
@@ -203,7 +203,7 @@ class Figure(pn.custom.JSComponent):
             self._show_whole()  # it is put on a page
         return super()._get_model(*arguments, **options)
 
-    def _handle_msg(self, data: Any) -> None:
+    def hear(self, data: Any) -> None:
         if not isinstance(data, dict):
             return
         picked = data.get("picked")

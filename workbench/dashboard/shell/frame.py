@@ -24,6 +24,7 @@ from panel.theme.base import Design
 from tornado.ioloop import IOLoop, PeriodicCallback
 
 from workbench.dashboard.shell import garbage, state
+from workbench.dashboard.shell.asking import Asking
 from workbench.dashboard.shell.device import device, device_words
 from workbench.dashboard.shell.jobs import Desk, Mailbox, sentence
 from workbench.dashboard.shell.page import Page, stack, text
@@ -79,7 +80,7 @@ def look_for_garbage() -> garbage.Keeper:
     return garbage.keeper
 
 
-class Bridge(pn.custom.JSComponent):
+class Bridge(Asking):
     """What Python and the frame's script (shell.js) tell each other."""
 
     page = param.String(doc="The page that is shown.")
@@ -93,7 +94,7 @@ class Bridge(pn.custom.JSComponent):
         super().__init__(**params)
         self._on_message = on_message
 
-    def _handle_msg(self, data: Any) -> None:
+    def hear(self, data: Any) -> None:
         if isinstance(data, dict):
             self._on_message(data)
 
@@ -275,6 +276,7 @@ def open_session() -> None:
     css = "".join((STATIC / f"{name}.css").read_text(encoding="utf-8") for name in ("tokens", "shell"))
     for name, value in {
         "css": css,
+        "server": (STATIC / "server.js").read_text(encoding="utf-8"),
         "pages": {slug: title for slug, (title, _) in PAGES.items()},
         "page": shell.bridge.page,
         "device": device_words(),

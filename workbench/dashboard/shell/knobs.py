@@ -12,10 +12,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import panel as pn
 import param
 
 from workbench.controls import Knob
+from workbench.dashboard.shell.asking import Asking
 
 STATIC = Path(__file__).parents[1] / "static"
 FEW = 33  # a whole-number knob with at most so many values stops at each of them
@@ -39,6 +39,8 @@ class Field:
     value    the chosen option, a tuple of them, the index of the stop, on or off, the text
     options  of a choice; ``stops`` of a slider, as text
     help     one line; ``group`` puts controls under a common heading
+    why      why a button cannot be pressed, in one sentence; ``sends`` what pressing it means, so that a second click
+             on "start" is not one on the "stop" that has taken its place
     """
 
     name: str
@@ -51,6 +53,7 @@ class Field:
     group: str = ""
     longest: int = 0
     why: str = ""
+    sends: str = ""
 
     def read(self, given: Any) -> Any:
         """What the browser sent, as a value of this control. Raises ``ValueError`` for what it never offered."""
@@ -65,9 +68,11 @@ class Field:
             return given
         if self.kind in ("text", "lines") and isinstance(given, str):
             return given
-        if self.kind == "button":
+        if self.kind == "button" and not self.why:
             return None
-        raise ValueError(f"{self.label}: {given!r} is not one of the choices.")
+        barred = {option.value: option.why for option in self.options if option.why}
+        told = self.why or next((why for value, why in barred.items() if given == value), "")
+        raise ValueError(told or f"{self.label}: {str(given)[:60]!r} is not one of the choices.")
 
 
 def stops(knob: Knob, value: Any = None, *, limit: float | None = None) -> list[Any]:
@@ -142,7 +147,7 @@ def value_of(knob: Knob, value: Any, given: Any, *, limit: float | None = None) 
     return knob.check(stops(knob, value, limit=limit)[given])
 
 
-class Form(pn.custom.JSComponent):
+class Form(Asking):
     """A form of ``Field``\\ s. ``on_change(name, value)`` is called with what somebody chose, already checked."""
 
     fields = param.List(default=[], doc="The controls, as plain dictionaries.")
@@ -167,12 +172,10 @@ class Form(pn.custom.JSComponent):
         if plain != self.fields:
             self.fields = plain
 
-    def _handle_msg(self, data: Any) -> None:
+    def hear(self, data: Any) -> None:
         field = self._known.get(data.get("name")) if isinstance(data, dict) else None
         if field is None:
-            return
-        try:
-            value = field.read(data.get("value"))
-        except ValueError:
-            return  # an answer to controls that have been replaced meanwhile
-        self._on_change(field.name, value)
+            raise ValueError("What was clicked has been replaced meanwhile: choose again.")
+        if field.kind == "button" and (data.get("value") or "") != field.sends:
+            return  # the second of two clicks on a button that means something else by now
+        self._on_change(field.name, field.read(data.get("value")))

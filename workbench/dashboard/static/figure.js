@@ -59,7 +59,7 @@ export function render({model, el}) {
     link(plot)
     for (const source of modelsOf(shown.doc).filter(({tags}) => tags?.includes("picked"))) {
       source.selected.properties.indices.change.connect(() => {
-        if (!applying) model.send_msg({picked: source.selected.indices})
+        if (!applying) Server.ask(model, {picked: source.selected.indices}, {gesture: Server.gesture()})
       })
     }
     document.dispatchEvent(new Event("drawn"))
@@ -78,7 +78,7 @@ export function render({model, el}) {
 
   model.on("drawing", () => then(draw))
   model.on("trouble", tell)
-  model.on("msg:custom", (message) => then(() => change(message)))
+  model.on("msg:custom", (message) => message.patch ? then(() => change(message)) : Server.answered(message))
   model.on("remove", () => {
     gone = true
     if (shown) remove(shown)

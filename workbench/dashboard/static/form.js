@@ -3,6 +3,8 @@
 
 const PAUSE = 80 // ms between two reports while somebody drags
 const TYPING = 450 // ms of silence after which typed text counts
+const GUARD = 600 // ms for which a button that has just become another one ignores clicks: they were meant for that one
+const PAUSED = 1000 // ms after which a key that moves a slider begins another step of the history
 
 const make = (tag, attributes = {}, ...children) => {
   const element = document.createElement(tag)
@@ -18,11 +20,12 @@ let count = 0
 
 const throttled = (send) => {
   let last = 0, timer = null
-  return (value) => {
+  const report = (...given) => {
     clearTimeout(timer)
     const wait = Math.max(0, last + PAUSE - performance.now())
-    timer = setTimeout(() => { last = performance.now(); send(value) }, wait)
+    timer = setTimeout(() => { timer = null; last = performance.now(); send(...given) }, wait)
   }
+  return {report, pending: () => timer !== null}
 }
 
 const reasons = (options) => {
@@ -60,7 +63,7 @@ const makers = {
   },
 
   slider(field, id, send) {
-    const report = throttled(send)
+    const {report, pending} = throttled(send)
     const output = make("output", {htmlFor: id})
     const input = make("input", {id, type: "range", min: 0, max: field.stops.length - 1, step: 1, disabled: field.stops.length < 2})
     const show = () => {
@@ -68,12 +71,17 @@ const makers = {
       input.setAttribute("aria-valuetext", output.value)
       input.style.setProperty("--at", `${100 * input.valueAsNumber / Math.max(1, field.stops.length - 1)}%`)
     }
-    let held = false
-    input.addEventListener("pointerdown", () => { held = true })
+    let held = false, gesture = null, moved = 0
+    input.addEventListener("pointerdown", () => { held = true; gesture = Server.gesture() })
     for (const end of ["pointerup", "pointercancel", "blur"]) input.addEventListener(end, () => { held = false })
-    input.addEventListener("input", () => { show(); report(input.valueAsNumber) })
+    input.addEventListener("input", () => {
+      if (!held && performance.now() - moved > PAUSED) gesture = Server.gesture()
+      moved = performance.now()
+      show()
+      report(input.valueAsNumber, gesture)
+    })
     const node = make("div", {className: "field"}, make("label", {htmlFor: id}, field.label + " ", output), input)
-    return {node, set: (value) => { if (!held) { input.value = value; show() } }}
+    return {node, set: (value) => { if (!held && !pending()) { input.value = value; show() } }}
   },
 
   flag(field, id, send) {
@@ -87,18 +95,37 @@ const makers = {
     const lines = field.kind === "lines"
     const input = make(lines ? "textarea" : "input", {id, spellcheck: false, autocomplete: "off"})
     if (lines) input.rows = 4
-    let timer = null, sent = null
-    const report = () => { clearTimeout(timer); if (input.value !== sent) { sent = input.value; send(sent) } }
+    let timer = null, sent = null, told = null, gesture = null
+    const report = () => { clearTimeout(timer); if (input.value !== sent) { sent = input.value; send(sent, gesture) } }
+    // What was refused stays while somebody is at it, and gives way to what is shown when they leave.
+    const settle = () => { if (!input.matches(":focus") && !node.dataset.waiting) input.value = sent = told }
+    input.addEventListener("focus", () => { gesture = Server.gesture() })
+    input.addEventListener("blur", settle)
     input.addEventListener("input", () => { clearTimeout(timer); timer = setTimeout(report, TYPING) })
     input.addEventListener("change", report)
     const node = make("div", {className: "field wide"}, make("label", {htmlFor: id}, field.label), input)
-    return {node, set: (value) => { if (value !== sent || !input.matches(":focus")) { input.value = sent = value } }}
+    const set = (value) => {
+      told = value
+      if (value !== sent || !input.matches(":focus")) input.value = sent = value
+    }
+    return {node, set, settle}
   },
 
   button(field, id, send) {
-    const input = make("button", {id, type: "button", className: field.value, disabled: Boolean(field.why)}, field.label)
-    input.addEventListener("click", () => send(null))
-    return {node: make("div", {className: "field push"}, input, ...(field.why ? [make("p", {className: "help"}, field.why)] : [])), set() {}}
+    // A refused button can be reached and pressed like any other: then it says why.
+    const input = make("button", {id, type: "button", className: field.value, title: field.why}, field.label)
+    const node = make("div", {className: "field push"}, input)
+    if (field.why) {
+      input.setAttribute("aria-disabled", "true")
+      input.setAttribute("aria-describedby", `${id}-why`)
+      node.append(make("p", {className: "help", id: `${id}-why`}, field.why))
+    }
+    const born = performance.now()
+    input.addEventListener("click", () => {
+      if (node.dataset.waiting || node.dataset.replaced && performance.now() - born < GUARD) return
+      send(field.sends)
+    })
+    return {node, set() {}}
   },
 }
 makers.lines = makers.text
@@ -110,10 +137,29 @@ export function render({model, el}) {
   const drawn = new Map()
   const closed = new Set(model.folded)
 
+  // What was refused is not shown as if it were chosen.
+  const settle = (control) => {
+    const field = model.fields.find(({name}) => name === control.node.dataset.name)
+    if (control !== drawn.get(field?.name) || control.node.dataset.waiting) return
+    if (control.settle) control.settle()
+    else control.set(field.value)
+  }
+
+  const refocus = (id) => {
+    const node = id && form.querySelector(`#${id}`)
+    if (node && node !== form.getRootNode().activeElement) node.focus({preventScroll: true})
+  }
+
+  let placed = ""
   const draw = () => {
     const focused = form.getRootNode().activeElement?.id
     const names = new Set(model.fields.map((field) => field.name))
     for (const name of [...drawn.keys()]) if (!names.has(name)) drawn.delete(name)
+    // A control that is taken out and put back loses the pointer that drags it: where the same controls stand in the same
+    // order, only those that changed are replaced.
+    const layout = JSON.stringify(model.fields.map(({name, group}) => [group, name]))
+    const same = layout === placed
+    placed = layout
     const groups = []
     for (const field of model.fields) {
       const {value, ...rest} = field
@@ -121,8 +167,14 @@ export function render({model, el}) {
       let control = drawn.get(field.name)
       if (!control || control.signature !== signature) {
         const id = control?.id ?? `control-${count++}`
-        control = makers[field.kind](field, id, (chosen) => model.send_msg({name: field.name, value: chosen}))
-        Object.assign(control, {signature, id})
+        const before = control
+        control = makers[field.kind](field, id, (value, gesture = Server.gesture()) => {
+          Server.ask(model, {name: field.name, value}, {node: mine.node, gesture, done: () => settle(mine)})
+        })
+        const mine = control
+        if (before && before.sends !== field.sends) control.node.dataset.replaced = "yes"
+        if (same) before.node.replaceWith(control.node)
+        Object.assign(control, {signature, id, sends: field.sends})
         control.node.dataset.name = field.name
         if (field.help) {
           const help = make("p", {className: "help", id: `${id}-help`}, field.help)
@@ -136,6 +188,7 @@ export function render({model, el}) {
       if (!groups.length || groups.at(-1).name !== field.group) groups.push({name: field.group, nodes: []})
       groups.at(-1).nodes.push(control.node)
     }
+    if (same) return refocus(focused)
     const parts = groups.map(({name, nodes}) => {
       if (!name) return make("div", {className: "group"}, ...nodes)
       const folded = make("details", {className: "knobs", open: !closed.has(name)}, make("summary", {}, name), make("div", {className: "group"}, ...nodes))
@@ -144,10 +197,11 @@ export function render({model, el}) {
     })
     if (model.badge) parts.unshift(make("span", {className: `badge ${model.badge}`, ariaHidden: "true"}, model.badge))
     form.replaceChildren(...parts)
-    if (focused) form.querySelector(`#${focused}`)?.focus({preventScroll: true})
+    refocus(focused)
   }
 
   draw()
   model.on("fields", draw)
+  model.on("msg:custom", Server.answered)
   el.append(form)
 }

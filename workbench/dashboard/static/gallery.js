@@ -25,7 +25,7 @@ export function render({model, el}) {
       button.title = label
       button.setAttribute("aria-label", label)
       button.append(canvas)
-      button.addEventListener("click", () => model.send_msg({index}))
+      button.addEventListener("click", () => Server.ask(model, {index}, {node: button, gesture: Server.gesture()}))
       return button
     }))
     mark()
@@ -37,5 +37,6 @@ export function render({model, el}) {
   draw()
   model.on("images", draw)
   model.on("chosen", mark)
+  model.on("msg:custom", Server.answered)
   el.append(box)
 }

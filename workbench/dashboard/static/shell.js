@@ -60,15 +60,17 @@ export function render({model, el}) {
   // Every message stays until it is dismissed or outdated; those that are there are left alone, for they were read.
   const tell = () => {
     const there = new Map([...find("messages").children].map((node) => [node.dataset.text, node]))
-    find("messages").replaceChildren(...model.messages.map((text) => there.get(text) ?? message(text)))
+    const texts = [...new Set([...model.messages, ...wrong])]
+    find("messages").replaceChildren(...texts.map((text) => there.get(text) ?? message(text)))
   }
+  let wrong = [] // what was said about the last click alone
   const message = (text) => {
     const node = document.createElement("div"), words = document.createElement("p"), close = document.createElement("button")
     node.className = "message"
     node.dataset.text = words.textContent = text
     close.type = "button"
     close.textContent = "Dismiss"
-    close.addEventListener("click", () => { node.remove(); model.send_msg({kind: "heard", text}) })
+    close.addEventListener("click", () => { wrong = wrong.filter((each) => each !== text); node.remove(); Server.ask(model, {kind: "heard", text}) })
     node.append(words, close)
     return node
   }
@@ -76,7 +78,7 @@ export function render({model, el}) {
     find("hint").textContent = text
     setTimeout(() => { if (find("hint").textContent === text) find("hint").textContent = "" }, 2500)
   }
-  const go = (search) => model.send_msg({kind: "go", search})
+  const go = (search) => Server.ask(model, {kind: "go", search}, {done: () => history.replaceState({}, "", model.search)})
   const own = new AbortController() // when the component is removed its listeners go with it
   const listen = (target, type, handler) => target.addEventListener(type, handler, {signal: own.signal})
 
@@ -89,7 +91,7 @@ export function render({model, el}) {
     go(location.search)
     scrollTo(0, 0)
   })
-  listen(window, "popstate", () => go(location.search))
+  listen(window, "popstate", () => { step = null; go(location.search) })
 
   const mark = (page) => {
     for (const link of document.querySelectorAll("#nav a")) {
@@ -118,22 +120,22 @@ export function render({model, el}) {
   listen(document, "drawn", ink)
   listen(find("copy-link"), "click", async () => hint(await copy(location.href) ? "Link copied." : "Copy the address bar."))
   listen(find("save-png"), "click", () => picture(`workbench-${model.page}.png`))
-  listen(find("save-csv"), "click", () => model.send_msg({kind: "csv"}))
-  listen(find("show-lines"), "click", () => model.send_msg({kind: "lines"}))
+  listen(find("save-csv"), "click", () => Server.ask(model, {kind: "csv"}))
+  listen(find("show-lines"), "click", () => Server.ask(model, {kind: "lines"}))
   listen(find("lines-close"), "click", () => find("lines").close())
   listen(find("lines-copy"), "click", async () => {
     find("lines-copy").textContent = await copy(find("lines-text").textContent) ? "Copied" : "Select and copy"
   })
   listen(find("cancel"), "click", () => {
     find("cancel").disabled = true
-    model.send_msg({kind: "cancel"})
+    Server.ask(model, {kind: "cancel"})
   })
 
   const status = () => {
     ink()
     const {text, busy, part} = model.status
     find("status").textContent = text
-    find("job").dataset.busy = busy ? "yes" : "no"
+    find("job").dataset.busy = busy || Server.waiting() ? "yes" : "no"
     find("cancel").hidden = !busy
     find("cancel").disabled = false
     const bar = find("progress")
@@ -144,12 +146,29 @@ export function render({model, el}) {
   model.on("status", status)
   model.on("messages", tell)
   model.on("page", () => mark(model.page))
-  // The address bar holds what is shown: also where the link that was opened asked for something else.
+  // The address bar holds what is shown: also where the link that was opened asked for something else. What somebody
+  // set is a step of the history; all that one gesture sets is one.
+  let step = null
   const address = () => {
-    if (model.search && model.search !== location.search) history.replaceState({}, "", model.search)
+    if (!model.search || model.search === location.search) return
+    const gesture = Server.current()
+    if (gesture === null || gesture === step) history.replaceState({}, "", model.search)
+    else history.pushState({}, "", model.search)
+    step = gesture ?? step
   }
   model.on("search", address)
-  model.on("msg:custom", ({kind, name, text}) => {
+  listen(Server.told, "asked", () => {
+    if (!Server.waiting()) return
+    find("job").dataset.busy = "yes"
+    if (wrong.length) { wrong = []; tell() }
+  })
+  listen(Server.told, "answered", () => { find("job").dataset.busy = model.status.busy || Server.waiting() ? "yes" : "no" })
+  listen(Server.told, "wrong", ({detail}) => { wrong = [detail]; tell() })
+  Server.beats(() => Server.ask(model, {kind: "there"}, {quiet: true}))
+  for (const each of Bokeh.documents) each.on_event("connection_lost", Server.lost)
+  model.on("msg:custom", (sent) => {
+    const {kind, name, text} = sent
+    Server.answered(sent)
     if (kind === "save") save(name, new Blob([text], {type: "text/csv;charset=utf-8"}))
     if (kind === "lines") {
       find("lines-text").textContent = text

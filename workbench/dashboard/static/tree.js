@@ -10,6 +10,7 @@ const make = (tag, attributes = {}, ...children) => {
 export function render({model, el}) {
   const row = make("div", {className: "tree", role: "group", ariaLabel: "Where phrases begin"})
   let focus = null
+  const ask = (node, message) => Server.ask(model, message, {node, gesture: Server.gesture()})
 
   const gap = (place) => {
     const on = model.splits.includes(place)
@@ -20,7 +21,7 @@ export function render({model, el}) {
       ariaLabel: on ? `Join ${words}` : `Split between ${words}`,
     })
     button.dataset.place = place
-    button.addEventListener("click", () => { focus = place; model.send_msg({place}) })
+    button.addEventListener("click", () => { focus = place; ask(button, {place}) })
     button.addEventListener("keydown", (event) => {
       const step = {ArrowLeft: -1, ArrowRight: 1}[event.key]
       if (!step || !on) return
@@ -28,7 +29,7 @@ export function render({model, el}) {
       const to = model.places[model.places.indexOf(place) + step]
       if (to === undefined || model.splits.includes(to)) return
       focus = to
-      model.send_msg({place, to})
+      ask(button, {place, to})
     })
     return button
   }
@@ -58,5 +59,6 @@ export function render({model, el}) {
 
   draw()
   model.on(["tokens", "splits", "places"], draw)
+  model.on("msg:custom", Server.answered)
   el.append(row)
 }

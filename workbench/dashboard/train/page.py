@@ -133,7 +133,7 @@ class TrainState(param.Parameterized):
             field_of(STEPS, self.steps),
             field_of(SEED, self.seed),
             Field(RUN, "Stop" if running else "Train", "button", "" if running else "strong",
-                  why="" if running else refused),
+                  why="" if running else refused, sends="stop" if running else "start"),
             Field("swap", "Swap A and B", "button"),
             Field("copy", "Copy A to B", "button"),
             *(field_of(knob, sizes[name], prefix="shape.", group="Model and training, the same for both")
