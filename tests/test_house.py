@@ -375,6 +375,34 @@ def test_a_lesson_has_the_eight_headings(slug):
     assert any(settled in source for source in code), "the lesson settles no claim"
 
 
+@PAPERS
+def test_a_lesson_ends_with_what_stays(slug):
+    """A summary of five lines, a short glossary, references, and what to read next."""
+    cells = nbformat.read(ROOT / catalog.paper(slug).notebook, as_version=4).cells
+    after = cells[next(place for place, cell in enumerate(cells) if cell.source.startswith("## 8. Exercises")) :]
+    said = "\n".join(cell.source for cell in after)
+    summary = said.partition("\n## Summary\n")[2]
+    assert len(re.findall(r"^\d\. ", summary, re.MULTILINE)) == 5, "the summary has five lines, numbered"
+    parts = ("show_solutions(questions)", "show_glossary(", "**References**", "arxiv.org/abs/", "**What to read next.**")
+    for part in parts:
+        assert part in said, f"the end of the lesson has no {part}"
+
+
+@EACH_NOTEBOOK
+def test_what_is_shown_is_seen_once(path):
+    """The input of a cell that only shows something would say again what stands below it."""
+    for cell in nbformat.read(path, as_version=4).cells:
+        if cell.cell_type == "code" and _only_shows(cell.source):
+            assert cell.metadata.get("jupyter", {}).get("source_hidden"), f"cell {cell.id}: hide its input"
+
+
+def _only_shows(source):
+    body = ast.parse(source).body
+    calls = [line.value.func for line in body if isinstance(line, ast.Expr) and isinstance(line.value, ast.Call)]
+    names = [function.id for function in calls if isinstance(function, ast.Name) and function.id.startswith("show")]
+    return 0 < len(body) == len(names)
+
+
 # --- what the README says --------------------------------------------------------------------------------------------
 
 

@@ -64,7 +64,7 @@ def show_glossary(*terms: str | Mapping[str, str]) -> None:
             raise ValueError(f"{twice[0]!r} is explained already: name it, and leave its explanation out.")
         found |= explained
     rows = "".join(f"<dt>{page.escape(term)}</dt><dd>{found[term]}</dd>" for term in sorted(found, key=str.casefold))
-    page.show_html(f'<dl class="wb-glossary">{rows}</dl>')
+    page.show_html(f'<p><b>Glossary</b></p><dl class="wb-glossary">{rows}</dl>')
 
 
 def _explained(term: str) -> str:
