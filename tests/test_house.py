@@ -383,7 +383,7 @@ def test_a_lesson_ends_with_what_stays(slug):
     said = "\n".join(cell.source for cell in after)
     summary = said.partition("\n## Summary\n")[2]
     assert len(re.findall(r"^\d\. ", summary, re.MULTILINE)) == 5, "the summary has five lines, numbered"
-    parts = ("show_solutions(questions)", "show_glossary(", "**References**", "arxiv.org/abs/", "**What to read next.**")
+    parts = ("show_solutions(questions)", "show_glossary(", "**References**", "arxiv.org/abs/", "**What to read next")
     for part in parts:
         assert part in said, f"the end of the lesson has no {part}"
 
