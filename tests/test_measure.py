@@ -470,6 +470,34 @@ def test_recorded_is_none_where_nothing_was_recorded():
     assert measure.recorded("no_such_paper") is None
 
 
+def test_calls_are_timed_in_turns_and_the_order_turns_round():
+    order = []
+    calls = {name: lambda name=name: order.append(name) for name in "ab"}
+    rounds = list(measure.time_in_turns(calls, "cpu", budget_s=0.02))
+    assert set(rounds[-1]) == {"a", "b"} and len(rounds) >= 4
+    assert all(each.low_ms <= each.median_ms <= each.high_ms for each in rounds[-1].values())
+    turns = [name for place, name in enumerate(order) if place == 0 or order[place - 1] != name]
+    assert "".join(turns).startswith("abab") and turns.count("a") >= 3
+
+
+def test_times_in_turns_stop_when_told_to_and_go_on_only_so_long():
+    with pytest.raises(measure.Cancelled):
+        list(measure.time_in_turns({"a": lambda: None}, "cpu", cancelled=lambda: True))
+    uneven = {"a": lambda: time.sleep(0.001 * (1 + (time.time() * 1e4 % 7)))}
+    assert len(list(measure.time_in_turns(uneven, "cpu", budget_s=0.02, most_s=0.04))) >= 1
+
+
+@pytest.mark.parametrize(("a", "b", "same", "said"), [
+    ((10, 9, 11), (5, 4, 6), False, "faster"),
+    ((5, 4, 6), (10, 9, 11), False, "slower"),
+    ((13.6, 12, 15), (12.1, 11, 14), False, "within the noise"),
+    ((10, 9, 11), (12, 11, 13), False, "within the noise"),  # the bands touch
+    ((10, 9, 11), (5, 4, 6), True, "same configuration"),
+])  # fmt: skip
+def test_a_verdict_only_where_the_spread_allows_one(a, b, same, said):
+    assert measure.verdict(measure.Timing(*a, 9), measure.Timing(*b, 9), same=same) == said
+
+
 def test_every_recorded_row_says_where_and_when(tmp_path):
     measure.save([{"method": "toy", "size": 1}], tmp_path / "toy.json", "cpu")
     table = measure.load(tmp_path / "toy.json")

@@ -199,7 +199,7 @@ def test_times_are_said_with_their_spread():
     request = Request(SHORT, {"a": OFF, "b": TAYLOR})
     times = Times(timings, "a machine")
     words = table(request, {}, {}, times, waiting=False)
-    assert "×4.00" in words and "n = 3" in words and "2 s" in words and "500 ms" in words
+    assert "×4.00" in words and "n = 3" in words and "2,000 ms" in words and "500 ms" in words
     assert "×0.25, faster" in comparison(request, {}, {}, times, waiting=False)
 
 

@@ -145,7 +145,8 @@ def test_noise_is_called_noise():
     near = {"a": Timing(10.0, 9.0, 11.0, 20), "b": Timing(10.5, 9.8, 12.0, 20)}
     apart = {"a": Timing(10.0, 9.0, 11.0, 20), "b": Timing(5.0, 4.8, 5.2, 20)}
     assert seeing.compared(near) == ("×1.05", "within the noise")
-    assert seeing.compared(apart) == ("×0.50", "faster")
+    assert seeing.compared(apart) == ("×0.5", "faster")
+    assert seeing.compared(apart, same=True) == ("", "same configuration")
     line = comparison(Figures(apart, {"a": 2048, "b": 1024}, "a machine"), "", waiting=False)
     assert "10 ms" in line and "5 ms" in line and "n = 20" in line and "a machine" in line
 

@@ -1,8 +1,11 @@
 """The page Measure without a browser: estimate, refusal, rows as they come, cancel."""
 
+from dataclasses import replace
+
 import pytest
 
 from dashboard.visitor import Visitor
+from workbench import catalog, plots
 from workbench.dashboard.measure import work as measuring
 from workbench.dashboard.measure.page import MeasurePage, MeasureState
 from workbench.dashboard.measure.work import Request
@@ -103,6 +106,22 @@ def test_every_family_opens_with_something_that_runs():
         state.turn("what", family)
         assert state.chosen and all(not state.why_not(*pair) for pair in state.chosen)
         assert not measuring.estimate(state.request, "cpu").refused
+
+
+def test_twenty_more_attentions_change_nothing_of_the_first_choice(monkeypatch):
+    before = MeasureState("cpu")
+    first = catalog.method("softmax_attention")
+    mocks = {f"mock_{place}": replace(first, name=f"mock_{place}", title=f"Mock {place}") for place in range(20)}
+    known = catalog.methods
+    monkeypatch.setattr(catalog, "methods", lambda toggle=None: (
+        known(toggle) | (mocks if toggle in (None, "attention") else {})))  # fmt: skip
+    state = MeasureState("cpu")
+    assert len(measuring.families()["attention"]) > 20 and state.chosen == before.chosen
+    found = measuring.recorded(state.request)
+    assert found is not None and len(found.table) and found.group == measuring.recorded(before.request).group
+    assert {plots.look_of(*pair) for pair in state.chosen} == {plots.look_of(*pair) for pair in before.chosen}
+    looks = {plots.look_of(name, "fast") for name in mocks} | {plots.look_of(name, "reference") for name in mocks}
+    assert len(looks) == 40
 
 
 def test_greyed_implementations_carry_a_sentence():

@@ -33,7 +33,7 @@ from workbench.measure.studies import (
     study_frame,
 )
 from workbench.measure.sweeps import sweep
-from workbench.measure.timing import Cancelled, Timing, pick_device, time_call
+from workbench.measure.timing import Cancelled, Timing, pick_device, time_call, time_in_turns, verdict
 
 __all__ = [
     "COLUMNS",
@@ -83,4 +83,6 @@ __all__ = [
     "sweep",
     "this_machine",
     "time_call",
+    "time_in_turns",
+    "verdict",
 ]

@@ -1,7 +1,7 @@
 """How long a call takes, on which device."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,8 +62,55 @@ def time_call(
     call()  # compiles what is compiled on first use
     stop_if(cancelled)
     times = (_times_on_cuda if device == "cuda" else _times_on_cpu)(call, budget_s, cancelled)
-    low, median, high = np.quantile(times, [0.2, 0.5, 0.8]) * 1e3
-    return Timing(float(median), float(low), float(high), len(times))
+    return _timing(times)
+
+
+TURNS = 4  # at least, of every call
+WIDE = 0.25  # of the median: a band that is wider is measured on
+SAME = "same configuration"
+NOISE = "within the noise"
+
+
+def time_in_turns(
+    calls: Mapping[str, Callable[[], Any]],
+    device: str,
+    *,
+    budget_s: float = 0.3,
+    most_s: float = 1.5,
+    cancelled: Stop = None,
+) -> Iterator[dict[str, Timing]]:
+    """How long several calls take, side by side: each has its turn, again and again, so that whatever else the machine
+    does meets all of them alike; every second round goes the other way. Yields what is known after each round.
+
+    About ``budget_s`` seconds a call; where a band (20 to 80 %) is wide, on until ``most_s``. Else as ``time_call``.
+    """
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for call in calls.values():
+        stop_if(cancelled)
+        call()  # compiles what is compiled on first use
+    measured = _times_on_cuda if device == "cuda" else _times_on_cpu
+    start, rounds = time.perf_counter(), 0
+    while True:
+        for name in list(calls)[:: -1 if rounds % 2 else 1]:
+            times[name] += measured(calls[name], budget_s / TURNS, cancelled)
+        rounds += 1
+        found = {name: _timing(each) for name, each in times.items()}
+        yield found
+        spent = (time.perf_counter() - start) / max(1, len(calls))
+        wide = any(each.high_ms - each.low_ms > WIDE * each.median_ms for each in found.values())
+        if spent >= most_s or (rounds >= TURNS and spent >= budget_s and not wide):
+            return
+
+
+def verdict(a: Timing, b: Timing, *, same: bool = False) -> str:
+    """What to make of the times of A and B, measured in turns: "faster" or "slower" (B than A) only where their bands,
+    20 to 80 % of the repeats, do not overlap. ``same``: they are one configuration, of which there is nothing to say.
+    """
+    if same:
+        return SAME
+    if a.low_ms <= b.high_ms and b.low_ms <= a.high_ms:
+        return NOISE
+    return "faster" if b.median_ms < a.median_ms else "slower"
 
 
 def time_host(call: Callable[[], Any], device: str, *, budget_s: float = 0.1, cancelled: Stop = None) -> Timing:
@@ -86,6 +133,11 @@ def time_host(call: Callable[[], Any], device: str, *, budget_s: float = 0.1, ca
     synchronise()
     low, median, high = np.quantile(times, [0.2, 0.5, 0.8]) * 1e3
     return Timing(float(median), float(low), float(high), len(times) * HOST_BLOCK)
+
+
+def _timing(times: list[float]) -> Timing:
+    low, median, high = np.quantile(times, [0.2, 0.5, 0.8]) * 1e3
+    return Timing(float(median), float(low), float(high), len(times))
 
 
 def _as_graph(call: Callable[[], Any], device: str) -> Callable[[], None]:

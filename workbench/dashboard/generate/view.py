@@ -255,8 +255,8 @@ def comparison(
         parts.append(_part("blocks", *(f"{walks[side].blocks:.4g}" for side in SIDES)))
     if times is not None:
         a, b = (times.timings[side] for side in SIDES)
-        ratio, verdict = seeing.compared(times.timings)
-        parts.append(_part("all steps", duration(a.median_ms), duration(b.median_ms), f"{ratio}, {verdict}"))
+        said = filter(None, seeing.compared(times.timings, request.sides["a"] == request.sides["b"]))
+        parts.append(_part("all steps", duration(a.median_ms), duration(b.median_ms), ", ".join(said)))
     elif waiting:
         parts.append("<div class='note'>measuring time …</div>")
     if all(side in walks for side in SIDES):

@@ -27,6 +27,7 @@ from workbench.dashboard.train.work import one_thread
 from workbench.models import diffusion, dit
 from workbench.models.caching import strategies
 from workbench.paper import Method
+from workbench.writing import duration
 
 SIDES = ("a", "b")
 UNCACHED = "uncached"
@@ -347,10 +348,6 @@ def _sweeps(table: pd.DataFrame) -> Iterator[Recorded]:
         times = part[part["size"] == size].set_index("implementation")["median_ms"]
         words = ", ".join(f"{name.replace('_', ' ')} {duration(each)}" for name, each in times.items())
         yield Recorded(f"{catalog.method(method).title}, {group}, {size:,} tokens", "", words, where)
-
-
-def duration(milliseconds: float) -> str:
-    return f"{milliseconds:.3g} ms" if milliseconds < 1000 else f"{milliseconds / 1000:.3g} s"
 
 
 def decibels(value: float) -> str:

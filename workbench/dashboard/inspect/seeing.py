@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import inspect
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from workbench.dashboard.shell import toggles
 from workbench.dashboard.shell.jobs import Cache, Cancelled, Progress
 from workbench.dashboard.shell.toggles import Configuration
 from workbench.paper import Method
+from workbench.writing import ratio
 
 if TYPE_CHECKING:
     from workbench.attention.trees import Tree
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 SIDES = ("a", "b")
 USES = ("attention", "hierarchy", "doubly_stochastic", "activation")  # the toggles that trained weights can take
 BUDGET_S = 0.25
+FRESH_S = 60.0  # so long measured times are shown to who asks again
 SETTLE_S = 0.3
 STEPS = 4  # of a request: maps, what they mean, times, memory
 
@@ -74,11 +77,14 @@ class Sums:
 
 @dataclass(frozen=True)
 class Figures:
-    """What one forward pass costs, both sides measured one right after the other."""
+    """What one forward pass costs, both sides measured in turns; ``at`` is when, in seconds as ``time.time`` counts;
+    ``same``: A and B are one configuration."""
 
     timings: Mapping[str, measure.Timing]
     peaks: Mapping[str, int]
     machine: str
+    at: float = 0.0
+    same: bool = False
 
 
 # --- knobs ------------------------------------------------------------------------------------------------------------
@@ -194,21 +200,26 @@ def settle(note: str) -> Iterator[Progress]:
 
 
 def costs(
-    key: tuple, calls: Mapping[str, Callable[[], Callable[[], Any]]], device: str, cancelled: Cancelled
+    key: tuple,
+    calls: Mapping[str, Callable[[], Callable[[], Any]]],
+    device: str,
+    cancelled: Cancelled,
+    *,
+    same: bool = False,
 ) -> Iterator[Progress | Figures]:
     """Time and peak memory of what each side's ``calls`` makes, as ``Figures``, unless they are known by ``key``."""
     yield Progress(2, STEPS, "measuring", alone=True)
-    if (figures := cache.get(key)) is None:
+    if (figures := fresh(key)) is None:
         timings, peaks = {}, {}
-        for side, make in calls.items():
-            timings[side] = measure.time_call(make(), device, budget_s=BUDGET_S, cancelled=cancelled)
-            yield Progress(len(timings) + 1, STEPS, "measuring")
+        made = {side: make() for side, make in calls.items()}
+        for timings in measure.time_in_turns(made, device, budget_s=BUDGET_S, cancelled=cancelled):  # noqa: B007
+            yield Progress(2, STEPS, "measuring")
         for side, make in calls.items():
             if cancelled():
                 return
             peaks[side] = measure.peak_bytes(make(), device)
             yield Progress(3, STEPS, "measuring")
-        figures = Figures(timings, peaks, measure.machine_line(measure.machine(device)))
+        figures = Figures(timings, peaks, measure.machine_line(measure.machine(device)), time.time(), same)
         cache.put(key, figures, 1000)
     yield figures
 
@@ -227,13 +238,17 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def compared(timings: Mapping[str, measure.Timing]) -> tuple[str, str]:
-    """The ratio B / A of the medians, and what to make of it: a difference inside the spread is no difference."""
+def fresh(key: tuple) -> Figures | None:
+    """What was measured a short while ago; older times say nothing of the machine as it is now."""
+    figures = cache.get(key)
+    return figures if figures is not None and time.time() - figures.at < FRESH_S else None
+
+
+def compared(timings: Mapping[str, measure.Timing], same: bool = False) -> tuple[str, str]:
+    """The ratio B / A of the medians, and what to make of it, see ``measure.verdict``; no ratio where A is B."""
     a, b = timings["a"], timings["b"]
-    ratio = f"×{b.median_ms / a.median_ms:.2f}"
-    if a.low_ms <= b.high_ms and b.low_ms <= a.high_ms:
-        return ratio, "within the noise"
-    return ratio, "faster" if b.median_ms < a.median_ms else "slower"
+    said = measure.verdict(a, b, same=same)
+    return ("" if same else ratio(b.median_ms / a.median_ms)), said
 
 
 def written(given: Mapping[str, Any]) -> str:

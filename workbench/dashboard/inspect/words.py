@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import time
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -13,6 +14,8 @@ from workbench.dashboard.inspect.work_images import Accuracy
 from workbench.dashboard.shell import state, views
 from workbench.measure.memory import in_words
 from workbench.tasks.sentences import EXAMPLES
+from workbench.writing import duration, number
+from workbench.writing import ratio as times
 
 FULL = {"b.attention.window_left": "None", "b.attention.window_right": "None"}
 
@@ -88,12 +91,14 @@ def comparison(figures: Figures | None, agreement: str, waiting: bool, what: str
     parts = []
     if figures is not None:
         a, b = (figures.timings[side] for side in SIDES)
-        ratio, verdict = seeing.compared(figures.timings)
-        spread = " · ".join(f"{side.upper()} {each.low_ms:.3g}–{each.high_ms:.3g} ms, n = {each.repeats}"
+        said = ", ".join(filter(None, seeing.compared(figures.timings, figures.same)))
+        spread = " · ".join(f"{side.upper()} {number(each.low_ms)} to {duration(each.high_ms)}, n = {each.repeats}"
                             for side, each in (("a", a), ("b", b)))  # fmt: skip
-        parts.append(_part(what, f"{a.median_ms:.3g} ms", f"{b.median_ms:.3g} ms", f"{ratio}, {verdict}", spread))
+        when = time.strftime("%H:%M:%S", time.localtime(figures.at))
+        note = f"{said} <small>{spread} · measured in turns at {when}</small>"
+        parts.append(_part(what, duration(a.median_ms), duration(b.median_ms), note, "median; 20 to 80 % of the runs"))
         peaks = [figures.peaks[side] for side in SIDES]
-        ratio = f"×{peaks[1] / peaks[0]:.2f}" if peaks[0] else ""
+        ratio = times(peaks[1] / peaks[0]) if peaks[0] else ""
         parts.append(
             _part("peak memory", *map(in_words, peaks), ratio, "bytes of live tensors at the peak of one forward pass")
         )

@@ -110,7 +110,7 @@ def compute(request: Request, device: str) -> Callable[[Cancelled], Iterator[Any
             ("figures", *request.key(*request.sides)),
             {side: lambda side=side: encoder.forward_call(request.text, **_arguments(request, side))
              for side in request.sides},
-            device, cancelled,
+            device, cancelled, same=len(set(request.sides.values())) == 1,
         )  # fmt: skip
 
     return steps
@@ -141,7 +141,7 @@ def known(request: Request) -> Iterator[Maps | Similarity | Figures]:
         for key in (("maps", *request.key(side)), ("similarity", request.others, *request.key(side))):
             if (found := seeing.cache.get(key)) is not None:
                 yield replace(found, side=side)
-    if (figures := seeing.cache.get(("figures", *request.key(*request.sides)))) is not None:
+    if (figures := seeing.fresh(("figures", *request.key(*request.sides)))) is not None:
         yield figures
 
 
@@ -218,7 +218,7 @@ def python_lines(request: Request, layer: int, head: int, device: str) -> str:
         f"maps = {{side: seen.maps[{layer}, {head}] for side, seen in inspected.items()}}  # query rows, key columns",
         "cosine = inspected['a'].vector @ inspected['b'].vector",
         "calls = {'a': encoder.forward_call(text, **a), 'b': encoder.forward_call(text, **b)}",
-        f"times = {{side: measure.time_call(call, {device!r}) for side, call in calls.items()}}",
+        f"*_, times = measure.time_in_turns(calls, {device!r})",
         f"peaks = {{side: measure.peak_bytes(call, {device!r}) for side, call in calls.items()}}",
     ]
     if request.others:

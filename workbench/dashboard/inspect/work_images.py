@@ -121,7 +121,7 @@ def compute(request: Request, device: str) -> Callable[[Cancelled], Iterator[Any
             ("figures", request.collection, *(each.key for each in request.sides.values())),
             {side: lambda side=side: _forward(_model(request.collection, request.sides[side], device), batch)
              for side in request.sides},
-            device, cancelled,
+            device, cancelled, same=len(set(request.sides.values())) == 1,
         )  # fmt: skip
 
     return steps
@@ -134,7 +134,7 @@ def known(request: Request) -> Iterator[Maps | Accuracy | Figures]:
             if (found := seeing.cache.get(key)) is not None:
                 yield replace(found, side=side)
     key = ("figures", request.collection, *(each.key for each in request.sides.values()))
-    if (figures := seeing.cache.get(key)) is not None:
+    if (figures := seeing.fresh(key)) is not None:
         yield figures
 
 
@@ -237,6 +237,6 @@ def python_lines(request: Request, layer: int, head: int, device: str) -> str:
         "probabilities = {side: seen.logits.softmax(-1) for side, seen in inspected.items()}",
         f"batch = data.test[:{TIMED}].to({device!r})",
         "calls = {side: lambda model=model: model(batch) for side, model in models.items()}",
-        f"times = {{side: measure.time_call(call, {device!r}) for side, call in calls.items()}}",
+        f"*_, times = measure.time_in_turns(calls, {device!r})",
         f"peaks = {{side: measure.peak_bytes(call, {device!r}) for side, call in calls.items()}}",
     ])  # fmt: skip

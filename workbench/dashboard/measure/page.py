@@ -65,10 +65,14 @@ class MeasureState(param.Parameterized):
         )
 
     def start(self, family: str) -> tuple[tuple[str, str], ...]:
-        """The first choice: up to three methods, as they run fastest, and the first one's equations."""
-        methods = list(measuring.families()[family].values())
-        firsts = [(methods[0].name, "reference"), *((method.name, "fast") for method in methods[-2:])]
-        return tuple(pair for pair in firsts if not self.why_not(*pair))
+        """The first choice: methods that their own papers name in ``recordings``, three at most, the first one also as
+        equations; so there is something recorded beside them. Of a family without any: its first three methods."""
+        methods = measuring.families()[family]
+        recorded = [name for paper in catalog.papers() for each in paper.recordings for name in each.methods
+                    if name in methods and name in {method.name for method in paper.methods}]  # fmt: skip
+        names = list(dict.fromkeys(recorded)) or list(methods)
+        chosen = [(names[0], "fast"), (names[0], "reference"), *((name, "fast") for name in names[1:3])]
+        return tuple(pair for pair in chosen if not self.why_not(*pair))
 
     def why_not(self, method: str, implementation: str) -> str:
         return measuring.why_not(method, implementation, self.device, self.dtype)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from bokeh.plotting import figure as Plot
 
-from workbench import plots
+from workbench import measure, plots
 from workbench.dashboard.shell import state, views
 from workbench.dashboard.shell.figures import Figure
 from workbench.dashboard.shell.knobs import Form
@@ -17,6 +17,7 @@ from workbench.dashboard.train import racers
 from workbench.dashboard.train import work as racing
 from workbench.dashboard.train.racers import GRAMMAR, SIDES, Request
 from workbench.dashboard.train.work import Estimate, Point, Start
+from workbench.writing import duration, number
 
 if TYPE_CHECKING:
     from workbench.dashboard.train.page import TrainState
@@ -136,13 +137,14 @@ def comparison(shown: Request, start: Start | None, points: Sequence[Point]) -> 
     paces = [racing.pace(points, side) for side in SIDES]
     if all(paces):
         a, b = paces
-        more = " · ".join(f"{side.upper()} {each.low:.3g}–{each.high:.3g} ms, n = {each.laps} laps"
+        more = " · ".join(f"{side.upper()} {number(each.low)} to {duration(each.high)}, n = {each.laps} laps"
                           for side, each in zip(SIDES, paces, strict=True))  # fmt: skip
         ratio = f"×{b.median / a.median:.2f}"
-        noise = a.low <= b.high and b.low <= a.high
-        verdict = "within the noise" if noise else "faster" if b.median < a.median else "slower"
-        times = (f"{each.median:.3g} ms" for each in paces)
-        parts.append(_part("one step", *times, note=f"{ratio}, {verdict}", more=more))
+        timings = (measure.Timing(each.median, each.low, each.high, each.laps) for each in paces)
+        same = shown.sides["a"] == shown.sides["b"]
+        verdict = measure.verdict(*timings, same=same)
+        times = (duration(each.median) for each in paces)
+        parts.append(_part("one step", *times, note=verdict if same else f"{ratio}, {verdict}", more=more))
     last = [next((point for point in reversed(points) if point.side == side), None) for side in SIDES]
     if all(last):
         parts.append(_part("training loss", *(f"{point.loss:.3f}" for point in last), note=f"at step {last[0].step:,}"))
