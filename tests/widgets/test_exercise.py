@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from workbench_widgets import exercise, show_solutions
-from workbench_widgets.answers import close, parts, same
+from workbench_widgets.answers import close, parts, same, truths
 from workbench_widgets.exercise import WrongAnswer
 
 
@@ -115,6 +115,18 @@ def test_parts_are_counted():
         parts(torch.ones(2), "m", "n")
 
 
+@pytest.mark.parametrize("got", [[True, False], (True, False), torch.tensor([True, False]), np.array([True, False]),
+                                 [torch.tensor(True), np.bool_(False)]], ids=repr)  # fmt: skip
+def test_truths_may_come_in_any_form(got):
+    assert truths(got, 2) == (True, False)
+
+
+@pytest.mark.parametrize("got", [True, [True], [[True, False]], [1, 0], torch.tensor([[True, False]]), None], ids=repr)
+def test_what_is_not_so_many_truths_is_said(got):
+    with pytest.raises(AssertionError, match="the result must be 2 times True or False, not"):
+        truths(got, 2)
+
+
 def test_an_argument_that_is_changed_in_place_is_named(displayed):
     @exercise(hint=("a", "b"), solution=lambda x, y: x, mistakes={})
     def keeps(function):
@@ -129,6 +141,14 @@ def test_an_argument_that_is_changed_in_place_is_named(displayed):
         keeps(spoils)
     with pytest.raises(WrongAnswer, match="changes its argument first in place"):
         keeps(lambda first, y: first.mul_(2))
+
+    @exercise(hint=("a", "b"), solution=max, mistakes={})
+    def of_a_list(function):
+        assert function([2, 3, 1]) == 3, "the largest of three."
+
+    of_a_list(max)
+    with pytest.raises(WrongAnswer, match="in place"):
+        of_a_list(lambda given: given.sort() or given[-1])
 
 
 def test_a_right_answer_is_told_so(displayed):

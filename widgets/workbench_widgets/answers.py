@@ -40,6 +40,16 @@ def numbers(answer: Any, shape: tuple[int, ...]) -> Any:
     return plain
 
 
+def truths(got: Any, count: int, *, what: str = "the result") -> tuple[bool, ...]:
+    """``got`` as so many of Python's booleans: from a list, a tuple, an array or a tensor of them, or of tensors."""
+    found = got.tolist() if isinstance(got, (Tensor, np.ndarray)) else got
+    assert isinstance(found, (tuple, list)), f"{what} must be {count} times True or False, not {got!r}."
+    found = tuple(each.tolist() if isinstance(each, (Tensor, np.ndarray, np.generic)) else each for each in found)
+    assert len(found) == count, f"{what} must be {count} times True or False, not {len(found)} times."
+    assert all(isinstance(each, bool) for each in found), f"{what} must be {count} times True or False, not {found}."
+    return found
+
+
 def close(got: Any, expected: float, tolerance: float, message: str) -> None:
     """Assert that ``got`` is a number, in whatever form, within ``tolerance`` (relative) of ``expected``."""
     assert abs(number(got) - expected) <= tolerance * abs(expected), message
