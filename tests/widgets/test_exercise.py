@@ -123,7 +123,7 @@ def test_truths_may_come_in_any_form(got):
 
 @pytest.mark.parametrize("got", [True, [True], [[True, False]], [1, 0], torch.tensor([[True, False]]), None], ids=repr)
 def test_what_is_not_so_many_truths_is_said(got):
-    with pytest.raises(AssertionError, match="the result must be 2 times True or False, not"):
+    with pytest.raises(AssertionError, match="2 times True or False is needed, not"):
         truths(got, 2)
 
 

@@ -40,13 +40,13 @@ def numbers(answer: Any, shape: tuple[int, ...]) -> Any:
     return plain
 
 
-def truths(got: Any, count: int, *, what: str = "the result") -> tuple[bool, ...]:
+def truths(got: Any, count: int) -> tuple[bool, ...]:
     """``got`` as so many of Python's booleans: from a list, a tuple, an array or a tensor of them, or of tensors."""
     found = got.tolist() if isinstance(got, (Tensor, np.ndarray)) else got
-    assert isinstance(found, (tuple, list)), f"{what} must be {count} times True or False, not {got!r}."
+    needed = f"{count} times True or False is needed, not"
+    assert isinstance(found, (tuple, list)), f"{needed} {got!r}."
     found = tuple(each.tolist() if isinstance(each, (Tensor, np.ndarray, np.generic)) else each for each in found)
-    assert len(found) == count, f"{what} must be {count} times True or False, not {len(found)} times."
-    assert all(isinstance(each, bool) for each in found), f"{what} must be {count} times True or False, not {found}."
+    assert len(found) == count and all(isinstance(each, bool) for each in found), f"{needed} {found}."
     return found
 
 

@@ -9,7 +9,7 @@ import torch
 
 from workbench.generation import confidence_gated_taylor as paper
 from workbench.generation.taylorseer import DerivativeCache
-from workbench_widgets.answers import close, number, numbers
+from workbench_widgets.answers import close, number, numbers, truths
 from workbench_widgets.exercise import exercise
 from workbench_widgets.lessons import confidence_gated_taylor as lesson
 from workbench_widgets.lessons import digits as bench
@@ -281,6 +281,14 @@ def solved_verdicts(forecast, truth, threshold):
         "the mean of quotients": lambda forecast, truth, threshold: [
             bool(error < threshold) for error in ((forecast - truth) / truth).abs().mean((1, 2))
         ],
+        "squares in place of absolute values": lambda forecast, truth, threshold: [
+            bool(error < threshold)
+            for error in (forecast - truth).square().mean((1, 2)).sqrt() / truth.square().mean((1, 2)).sqrt()
+        ],
+        "beside the forecast's size": lambda forecast, truth, threshold: [
+            bool(error < threshold)
+            for error in (forecast - truth).abs().mean((1, 2)) / forecast.abs().mean((1, 2))
+        ],
         "not divided": lambda forecast, truth, threshold: [
             bool(error < threshold) for error in (forecast - truth).abs().mean((1, 2))
         ],
@@ -294,18 +302,15 @@ def each_for_itself(function):
     """Which samples a gate trusts that judges each by its own error."""
     generator = torch.Generator().manual_seed(0)
     sizes = torch.tensor([0.1, 1.0, 10.0, 1.0], dtype=torch.float64)[:, None, None]
-    for threshold, off in ((0.05, (0.01, 0.2, 0.02, 0.04)), (0.1, (0.3, 0.05, 0.2, 0.09))):
+    for threshold, off in ((0.05, (0.0499, 0.0501, 0.0499, 0.0501)), (0.5, (0.501, 0.499, 0.501, 0.499))):
         truth = sizes * torch.randn(4, 6, 5, generator=generator, dtype=torch.float64)
         noise = torch.randn(4, 6, 5, generator=generator, dtype=torch.float64)
         scale = (truth.abs().mean((1, 2)) / noise.abs().mean((1, 2)))[:, None, None]
         forecast = truth + noise * scale * torch.tensor(off, dtype=torch.float64)[:, None, None]
-        returned = function(forecast, truth, threshold)
-        verdicts = list(returned.tolist() if hasattr(returned, "tolist") else returned)
-        assert len(verdicts) == 4, f"one verdict for each of the 4 samples is needed, not {len(verdicts)}."
-        assert all(isinstance(verdict, bool) for verdict in verdicts), f"True or False is needed, not {verdicts}."
+        verdicts = truths(function(forecast, truth, threshold), 4)
         for sample, (verdict, error) in enumerate(zip(verdicts, off, strict=True)):
             assert verdict == (error < threshold), (
-                f"sample {sample}'s forecast is off by {error:.0%} of its own size at a threshold of {threshold:.0%}, "
+                f"sample {sample}'s forecast is off by {error:.2%} of its own size at a threshold of {threshold:.0%}, "
                 f"and you {'trust' if verdict else 'refuse'} it."
             )
 
