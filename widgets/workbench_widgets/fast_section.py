@@ -5,7 +5,7 @@ from typing import Any
 
 from IPython.display import display
 
-from workbench import measure, plots
+from workbench import measure, naming, plots
 from workbench.paper import Method
 from workbench_widgets import page
 from workbench_widgets.benchmark import Benchmark, benchmark, runnable
@@ -53,7 +53,7 @@ def show_fast(
 def ahead(made: Benchmark, slow: str, x_label: str, quick: str = "fast") -> str:
     """From which size on ``quick`` is ahead of ``slow``, and by how much at the largest, in a sentence."""
     ratios = made.ratios(slow, quick)
-    named = slow.replace("_", " ")
+    named = naming.implementation(slow, made.choices[0][0].name)
     if not ratios:
         return f"{quick} and {named} were not both measured."
     size, ratio = list(ratios.items())[-1]

@@ -7,6 +7,7 @@ from typing import Any
 
 import param
 
+from workbench import naming
 from workbench.dashboard.inspect import first_screen, fitting, seeing
 from workbench.dashboard.inspect import work as inspecting
 from workbench.dashboard.inspect import work_images as inspecting_images
@@ -162,9 +163,17 @@ class InspectState(param.Parameterized):
             )
             fields.append(Field(toggle, toggles.label(toggle), "choice", now, options))
         mixer = configuration.mixer
-        fields.insert(len(USES) - 1, Field("implementation", "Run as", "choice", configuration.implementation, tuple(
-            Option(name, name.replace("_", " "), fitting.why_not(self.source, "implementation", mixer.name, name))
-            for name in ("auto", *mixer.implementations))))  # fmt: skip
+        ways = tuple(
+            Option(
+                way,
+                naming.implementation(way, mixer.name),
+                fitting.why_not(self.source, "implementation", mixer.name, way),
+            )
+            for way in ("auto", *mixer.implementations)
+        )
+        fields.insert(
+            len(USES) - 1, Field("implementation", "Run as", "choice", configuration.implementation, ways)
+        )
         without = seeing.idle(configuration, self.source)
         for toggle in filter(configuration.is_on, USES):
             method = configuration.method(toggle)

@@ -95,7 +95,7 @@ def comparison(figures: Figures | None, agreement: str, waiting: bool, what: str
         spread = " · ".join(f"{side.upper()} {number(each.low_ms)} to {duration(each.high_ms)}, n = {each.repeats}"
                             for side, each in (("a", a), ("b", b)))  # fmt: skip
         when = time.strftime("%H:%M:%S", time.localtime(figures.at))
-        note = f"{said} <small>{spread} · measured in turns at {when}</small>"
+        note = f"{said} <small>({spread}; measured in turns at {when})</small>"
         parts.append(_part(what, duration(a.median_ms), duration(b.median_ms), note, "median; 20 to 80 % of the runs"))
         peaks = [figures.peaks[side] for side in SIDES]
         ratio = times(peaks[1] / peaks[0]) if peaks[0] else ""

@@ -13,7 +13,7 @@ import panel as pn
 import param
 from bokeh.plotting import figure as Plot
 
-from workbench import catalog, measure, plots
+from workbench import catalog, measure, naming, plots
 from workbench.dashboard.measure import work as measuring
 from workbench.dashboard.measure.work import DIRECTIONS, DTYPES, HIGHEST, LOWEST, Request
 from workbench.dashboard.shell import state, toggles
@@ -123,7 +123,7 @@ class MeasureState(param.Parameterized):
         kept, told = [], []
         for method, implementation in (each.split(":") for each in run):
             if reason := measuring.why_not(method, implementation, self.device, dtype):
-                title, name = catalog.method(method).title, implementation.replace("_", " ")
+                title, name = catalog.method(method).title, naming.implementation(implementation, method)
                 told.append(f"{title}, {name}, cannot run here ({reason.rstrip('.')}): it is left out.")
             else:
                 kept.append((method, implementation))
@@ -192,7 +192,7 @@ class MeasureState(param.Parameterized):
             Field("what", "What", "choice", self.family, tuple(Option(each, _family_words(each)) for each in families))
         ]
         for method in families[self.family].values():
-            options = tuple(Option(name, name.replace("_", " "), self.why_not(method.name, name))
+            options = tuple(Option(name, naming.implementation(name, method.name), self.why_not(method.name, name))
                             for name in method.implementations)  # fmt: skip
             on = tuple(implementation for name, implementation in self.chosen if name == method.name)
             fields.append(Field(f"run.{method.name}", method.title, "many", on, options))
