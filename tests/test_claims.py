@@ -28,19 +28,19 @@ def test_the_papers_number_stands_beside_ours():
     settled = settle({"faster": torch.tensor(2.5), "exact": 1e-7})
     assert list(settled.frame.columns) == ["statement", "paper", "here", "recorded", "verdict", "caveat"]
     assert list(settled.frame["paper"]) == ["3 x on a GPU (Table 1)", "exact (Sec. 2)"]
-    assert list(settled.frame["here"]) == ["2.5 x", "1e-07 relative error"]
+    assert list(settled.frame["here"]) == ["2.5 x", "10⁻⁷ relative error"]
     assert list(settled.frame["verdict"]) == ["holds", "holds"]
     assert "It is faster." in str(settled) and "torch" in str(settled)
 
 
 def test_what_was_recorded_on_a_gpu_stands_beside_it_with_its_machine(results):
-    assert list(settle({"exact": 0}).frame["recorded"]) == ["-", "-"]
+    assert list(settle({"exact": 0}).frame["recorded"]) == ["–", "–"]
     (results / "recorded").mkdir()
     content = {"provenance": {"device": "NVIDIA H200", "cuda": "13.0"}, "scale": "gpu", "measured": {"faster": 3.5}}
     (results / "recorded" / "toy.gpu.json").write_text(json.dumps(content))
     settled = settle({"exact": 0})
-    assert list(settled.frame["here"]) == ["-", "0 relative error"]
-    assert list(settled.frame["recorded"]) == ["3.5 x", "-"]
+    assert list(settled.frame["here"]) == ["–", "0 relative error"]
+    assert list(settled.frame["recorded"]) == ["3.5 x", "–"]
     assert settled.machines.endswith("Recorded: NVIDIA H200.") and settled.machines in str(settled)
 
 
@@ -48,7 +48,7 @@ def test_what_need_not_hold_here_is_shown_in_words():
     settled = settle({"faster": 1.1, "exact": 1e-7})
     assert list(settled.frame["verdict"]) == ["does not hold here", "holds"]
     assert list(settle({"exact": 0}).frame["verdict"]) == ["not measured at this scale", "holds"]
-    assert list(settle({"exact": 0}).frame["here"]) == ["-", "0 relative error"]
+    assert list(settle({"exact": 0}).frame["here"]) == ["–", "0 relative error"]
 
 
 @pytest.mark.parametrize("value", [1.0, math.nan, math.inf])

@@ -176,7 +176,7 @@ def test_watching_ends_when_the_call_fails():
 def test_bytes_in_words():
     assert memory.in_words(12) == "12 bytes"
     assert memory.in_words(1.5 * 2**30) == "1.5 GiB"
-    assert memory.in_words(2**53) == "8.19e+03 TiB"
+    assert memory.in_words(2**53) == "8,192 TiB"
 
 
 # --- ceilings --------------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from workbench import catalog, measure
+from workbench import catalog, measure, writing
 from workbench.paper import Claim, Paper, Scale
 
 RECORDED = Path(__file__).parent / "recorded" / "claims"
@@ -128,7 +128,7 @@ def _verdict(claim: Claim, numbers: Mapping[str, float], level: Scale) -> str:
 
 
 def _in_words(claim: Claim, value: float | None) -> str:
-    return "-" if value is None else f"{value:.3g} {claim.unit}"
+    return writing.quantity(value, claim.unit)
 
 
 def _rows(paper: Paper, claim: Claim) -> Iterator[dict[str, Any]]:
@@ -146,4 +146,4 @@ def _rows(paper: Paper, claim: Claim) -> Iterator[dict[str, Any]]:
                 where = f"{source}: {measure.machine_line(content['provenance'])}"
                 yield row | {"measured": _in_words(claim, value), "verdict": verdict, "scale": level, "source": where}
     if not found:
-        yield row | {"measured": "-", "verdict": "not measured yet", "scale": "", "source": ""}
+        yield row | {"measured": writing.NOTHING, "verdict": "not measured yet", "scale": "", "source": ""}

@@ -183,7 +183,7 @@ def test_sampling_runs_are_a_table_with_their_machine():
     table = pd.DataFrame([row, row | {"status": "wrong", "caching": "broken"}])
     table.attrs["provenance"] = {"device": "NVIDIA H200"}
     words = papers_text.sampling_runs(table)
-    assert "interval 5, order 1" in words and "×4.20" in words and "93 %" in words and "NVIDIA H200" in words
+    assert "interval 5, order 1" in words and "×4.2" in words and "93 %" in words and "NVIDIA H200" in words
     assert "broken" not in words and "nan" not in words
 
 

@@ -9,7 +9,7 @@ import ipywidgets
 import pandas as pd
 from jupyter_bokeh.widgets import BokehModel
 
-from workbench import measure, plots
+from workbench import measure, plots, writing
 from workbench.paper import Method
 from workbench_widgets import page
 
@@ -187,5 +187,5 @@ def runnable(method: Method, *, device: str, dtype: str, without: Sequence[str] 
 def _what(row: Mapping[str, Any] | None) -> str:
     if row is None:
         return "stopped"
-    time = f"{row['median_ms']:.3g} ms" if row["status"] == "ok" else row["status"]
+    time = writing.duration(row["median_ms"]) if row["status"] == "ok" else row["status"]
     return f"{row['method']} · {row['implementation']} · {row['direction']} · {row['size']:,}: {time}"

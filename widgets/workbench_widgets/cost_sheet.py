@@ -12,6 +12,7 @@ from workbench.measure.cost_sheets import Line, Passes
 from workbench.measure.machines import Machine, known_machines
 from workbench.measure.memory import in_words
 from workbench.paper import Method
+from workbench.writing import number
 from workbench_widgets import page
 from workbench_widgets.frames import WRAP, fitted
 
@@ -105,15 +106,15 @@ class CostSheet(page.WithStill):
 
     def _words(self) -> str:
         rows = [
-            (page.escape(row.line), row.times, _short(row.flops / 1e9), in_words(row.bytes), _short(row.intensity),
-             _short(row.floor_ms), row.bound, in_words(row.held))
+            (page.escape(row.line), row.times, number(row.flops / 1e9), in_words(row.bytes), number(row.intensity),
+             number(row.floor_ms), row.bound, in_words(row.held))
             for row in self.table.itertuples()
         ]  # fmt: skip
         dtype, largest = self.widgets["dtype"].value, self.table["held"].max()
         fits = "fits" if largest <= self.machine.memory_bytes else "does not fit"
         words = (
             f"An estimate, not a measurement: the least time of all lines, one after the other, is "
-            f"{_short(self.floor_ms)} ms. From {self.machine.corner(dtype):,.0f} FLOPs a byte on, arithmetic takes "
+            f"{number(self.floor_ms)} ms. From {self.machine.corner(dtype):,.0f} FLOPs a byte on, arithmetic takes "
             f"longer than memory. The largest line {fits}: {in_words(largest)} of "
             f"{in_words(self.machine.memory_bytes)}. Rates: {page.escape(self.machine.source)}."
         )
@@ -150,10 +151,3 @@ def cost_sheet(
     if passes not in get_args(Passes) or dtype not in DTYPES:
         raise ValueError(f"A pass is one of {', '.join(get_args(Passes))}, a dtype one of {', '.join(DTYPES)}.")
     return CostSheet(made, known, x_label, caption, machine=name, dtype=dtype, passes=passes, size=size)
-
-
-def _short(number: float) -> str:
-    """Three digits for people, never with an exponent."""
-    if number >= 100 or number == 0:
-        return f"{number:,.0f}"
-    return f"{number:.3g}" if number >= 1e-3 else f"{number:.6f}"

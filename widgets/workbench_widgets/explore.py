@@ -12,6 +12,7 @@ from workbench import measure, plots
 from workbench.controls import Knob, Range
 from workbench.measure.memory import tensors
 from workbench.paper import Activation, Example, Method
+from workbench.writing import number
 from workbench_widgets import knobs, page
 
 Picture = Callable[[Example], Model]
@@ -82,7 +83,8 @@ class Explorer(page.WithStill):
         for implementation in self._implementations:
             needed = measure.estimate_bytes(self.method, implementation, sketch)
             if needed > allowed:
-                raise ValueError(f"This needs about {needed / 2**30:.3g} GiB; {allowed / 2**30:.3g} GiB are allowed.")
+                about, most = (number(each / 2**30) for each in (needed, allowed))
+                raise ValueError(f"This needs about {about} GiB; {most} GiB are allowed.")
 
 
 def explore(
@@ -155,7 +157,7 @@ def costs_html(method: Method, example: Example, implementations: Sequence[str])
     for implementation in implementations:
         row = measure.measure(method, implementation, example, budget_s=0.03)
         if row["status"] == "ok":
-            figures = (f"{row['median_ms']:.3g}", f"{row['peak_bytes'] / 1024:,.0f}", f"{row['error']:.0e}")
+            figures = map(number, (row["median_ms"], row["peak_bytes"] / 1024, row["error"]))
             rows.append((implementation, *figures))
         else:
             rows.append((implementation, page.escape(row["status"]), "", page.escape(row["reason"])))

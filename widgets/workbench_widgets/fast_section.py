@@ -5,7 +5,7 @@ from typing import Any
 
 from IPython.display import display
 
-from workbench import measure, naming, plots
+from workbench import measure, naming, plots, writing
 from workbench.paper import Method
 from workbench_widgets import page
 from workbench_widgets.benchmark import Benchmark, benchmark, runnable
@@ -59,4 +59,4 @@ def ahead(made: Benchmark, slow: str, x_label: str, quick: str = "fast") -> str:
     size, ratio = list(ratios.items())[-1]
     start = made.crossover(slow, quick)
     where = "at none of these sizes" if start is None else f"from {start:,} {x_label} on"
-    return f"{quick} is ahead of {named} {where}; at {size:,} {x_label} it is {ratio:.2g} times as fast."
+    return f"{quick} is ahead of {named} {where}; at {size:,} {x_label} it is {writing.number(ratio, 2)} times as fast."

@@ -7,7 +7,7 @@ import ipywidgets
 from bokeh.plotting import figure
 from jupyter_bokeh.widgets import BokehModel
 
-from workbench import controls, plots
+from workbench import controls, plots, writing
 from workbench.models.timeline import Timeline
 from workbench_widgets import knobs, page
 
@@ -61,11 +61,11 @@ class Gantt(page.WithStill):
             times = (self.timeline.busy(lane), self.timeline.idle(lane))
             share = 1 - self.timeline.utilisation(lane) if self.timeline.makespan else 0.0
             tasks = len(self.timeline.on(lane))
-            rows.append((page.escape(name), str(tasks), *(f"{time:,.4g}" for time in times), f"{share:.0%}"))
+            rows.append((page.escape(name), str(tasks), *(writing.number(time, 4) for time in times), f"{share:.0%}"))
         last = self.timeline.critical_path()
         path = f"; {len(last)} tasks are on the critical path" if last else ""
         heads = ("lane", "tasks", f"busy ({self._unit})", f"idle ({self._unit})", "idle, share")
-        whole = f"The whole takes {self.timeline.makespan:,.4g} {self._unit}{path}."
+        whole = f"The whole takes {writing.quantity(self.timeline.makespan, self._unit)}{path}."
         return page.table_html(heads, rows) + page.caption_html(page.escape(whole))
 
 

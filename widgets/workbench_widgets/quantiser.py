@@ -8,6 +8,7 @@ from torch import Tensor
 
 from workbench import controls, plots
 from workbench.models.quantisation import Quantiser, fit, signal_to_noise
+from workbench.writing import number
 from workbench_widgets import knobs, page
 from workbench_widgets.frames import WRAP, fitted
 
@@ -104,9 +105,9 @@ class QuantiserViewer(page.WithStill):
         decibels = signal_to_noise(self.tensor, made(self.tensor))
         scales = "one scale" if made.parts == 1 else f"{made.parts:,} scales (part {part} is shown)"
         words = (
-            f"{made.high - made.low + 1:,} levels, {scales}; step {float(made.scale[part]):.3g}. "
+            f"{made.high - made.low + 1:,} levels, {scales}; step {number(float(made.scale[part]))}. "
             f"{made.clipped(self.tensor):.2%} of all numbers are clipped. Signal over noise {decibels:.1f} dB. "
-            f"{made.bits_per_number(self.tensor):.3g} bits a number, 16 for each scale included."
+            f"{number(made.bits_per_number(self.tensor))} bits a number, 16 for each scale included."
         )
         return fitted(page.caption_html(" ".join(filter(None, [self._caption, words]))))
 

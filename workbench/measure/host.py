@@ -17,6 +17,7 @@ from workbench.measure.memory import tensors
 from workbench.measure.records import RECORDED, load, save
 from workbench.measure.timing import Stop, time_host
 from workbench.paper import Example, Method, standard_normal
+from workbench.writing import number
 
 SIZE = 128  # rows or tokens: so few that a GPU has finished before the host asks for the next call
 TIMES = ("call_us", "with_gradients_us", "backward_us")
@@ -53,7 +54,7 @@ def host_times(
             gradients = method.traits.gradients > 0
             yield row | _times(method, example, gradients, device, budget_s, cancelled)
         else:
-            reason = f"Differs from the reference by {error:.1e}; {budget:.1e} is allowed."
+            reason = f"Differs from the reference by {number(error, 2)}; {number(budget, 2)} is allowed."
             yield row | {"status": "wrong", "reason": reason}
 
 

@@ -11,6 +11,8 @@ from torch import Tensor
 from torch._C._profiler import ProfilerConfig, ProfilerState, _ExperimentalConfig
 from torch.utils._pytree import tree_leaves
 
+from workbench.writing import quantity
+
 
 def memory_limit(device: str) -> int:
     """The bytes that we allow ourselves: four fifths of what is free on a GPU, half of what is available to a CPU."""
@@ -83,7 +85,7 @@ def in_words(count: float) -> str:
     while count >= 1000 and power < 4:
         count /= 1024
         power += 1
-    return f"{count:.3g} {('bytes', 'KiB', 'MiB', 'GiB', 'TiB')[power]}"
+    return quantity(count, ("bytes", "KiB", "MiB", "GiB", "TiB")[power])
 
 
 def saved_bytes(function: Callable[..., Tensor], *inputs: Tensor, **options: object) -> int:

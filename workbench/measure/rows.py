@@ -11,6 +11,7 @@ from workbench.measure.memory import peak_bytes
 from workbench.measure.roofline import ceilings
 from workbench.measure.timing import Stop, stop_if, time_call
 from workbench.paper import Example, Method
+from workbench.writing import number
 
 
 def measure(
@@ -47,7 +48,8 @@ def measure(
             check = Check(method, example, direction) if check is True else check
             row["error"], row["budget"] = check.error(implementation, cancelled)
             if not row["error"] <= row["budget"]:
-                reason = f"Differs from the reference by {row['error']:.1e}; {row['budget']:.1e} is allowed."
+                error, budget = (number(row[name], 2) for name in ("error", "budget"))
+                reason = f"Differs from the reference by {error}; {budget} is allowed."
                 return row | {"status": "wrong", "reason": reason}
         return row | _figures(method, implementation, example, direction, budget_s, replayed, cancelled)
     except RuntimeError as error:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from workbench import writing
 from workbench.measure.records import RECORDED, load_rows, save
 from workbench.paper import Paper, Study
 from workbench.study import Size
@@ -79,7 +80,7 @@ def cell(value: Any) -> str:
         return ""
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return f"{value:.4g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
+    return writing.number(value, 4) if isinstance(value, float | int) else str(value)
 
 
 def settings_line(run: Mapping[str, Any]) -> str:

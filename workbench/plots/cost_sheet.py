@@ -8,6 +8,7 @@ from bokeh.transform import dodge
 
 from workbench.plots.looks import BLUE, ORANGE, PALETTE
 from workbench.plots.style import AROUND, FONT, INK, blank, legend_below, note, themed
+from workbench.writing import number
 
 RESOURCES = {"compute": BLUE, "memory": ORANGE, "link": PALETTE[2]}
 BAR = 17  # pixels
@@ -32,7 +33,7 @@ def cost_bars(sheet: pd.DataFrame, *, machine: str = "") -> figure:
                 "name": names,
                 "time": time,
                 "alpha": [0.95 if found else 0.4 for found in bound],
-                "words": [_short(number) if found else "" for number, found in zip(time, bound, strict=True)],
+                "words": [number(each) if found else "" for each, found in zip(time, bound, strict=True)],
             }
         )
         y = dodge("name", thick * ((len(shown) - 1) / 2 - place), range=made.y_range)
@@ -50,7 +51,3 @@ def cost_bars(sheet: pd.DataFrame, *, machine: str = "") -> figure:
     legend.ncols = len(shown)
     note(made, machine)
     return themed(made, "neutral")
-
-
-def _short(number: float) -> str:
-    return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"

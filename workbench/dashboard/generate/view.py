@@ -22,7 +22,6 @@ from workbench.dashboard.generate.work import (
     Times,
     Walk,
     decibels,
-    duration,
 )
 from workbench.dashboard.inspect import seeing
 from workbench.dashboard.shell import state, views
@@ -31,6 +30,7 @@ from workbench.dashboard.shell.knobs import Form
 from workbench.dashboard.shell.page import pair, retext, stack, text
 from workbench.measure import Timing
 from workbench.measure.memory import in_words
+from workbench.writing import duration, number
 
 if TYPE_CHECKING:
     from workbench.dashboard.generate.page import GenerateState
@@ -179,8 +179,8 @@ def _difference(own: float, largest: float) -> str:
     if not own:
         return "Nothing differs from the same noise without a cache."
     return (
-        f"The difference to the same noise without a cache, at most {own:.2g} where black to white is 2. "
-        f"Blue: brighter, orange: darker; the strongest colour is {largest:.2g} on both sides."
+        f"The difference to the same noise without a cache, at most {number(own, 2)} where black to white is "
+        f"2. Blue: brighter, orange: darker; the strongest colour is {number(largest, 2)} on both sides."
     )
 
 
@@ -195,7 +195,7 @@ def _counted(walk: Walk) -> str:
 
 
 def _gate(error: float | None) -> str:
-    return "" if error is None else f"gate's estimate of the error: {error:.3g}"
+    return "" if error is None else f"gate's estimate of the error: {number(error)}"
 
 
 def _head(side: str, request: Request, walk: Walk | None) -> str:
@@ -223,7 +223,7 @@ def table(
     base = timings.get(UNCACHED)
     rows = [
         row("steps computed", of(walks, _counted)),
-        row("blocks computed", of(walks, lambda walk: f"{walk.blocks:.4g}"),
+        row("blocks computed", of(walks, lambda walk: number(walk.blocks, 4)),
             "of the network's 6 blocks, over all steps, for one image on average"),
         row("all steps took", of(timings, _spread),
             "median, smallest and largest of runs made in turn"),
@@ -252,7 +252,7 @@ def comparison(
     """A to B in one line: blocks, time, cache, likeness."""
     parts = []
     if all(side in walks for side in SIDES):
-        parts.append(_part("blocks", *(f"{walks[side].blocks:.4g}" for side in SIDES)))
+        parts.append(_part("blocks", *(number(walks[side].blocks, 4) for side in SIDES)))
     if times is not None:
         a, b = (times.timings[side] for side in SIDES)
         said = filter(None, seeing.compared(times.timings, request.sides["a"] == request.sides["b"]))

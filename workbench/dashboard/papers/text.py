@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from workbench import measure
+from workbench import measure, writing
 from workbench.controls import Knob
 from workbench.dashboard.inspect import seeing
 from workbench.dashboard.measure import work as measuring
@@ -146,9 +146,9 @@ def sampling_runs(table: pd.DataFrame) -> str:
         given = {name: row[name] for name in knobs if name in row and not pd.isna(row[name])}
         cells = (
             row["caching"].replace("_", " "),
-            ", ".join(f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
-                      for name, value in given.items()),
-            f"{row['steps']}", f"{row['full_steps']:.3g}", f"{row['median_ms']:,.1f} ms", f"×{row['speed_up']:.2f}",
+            ", ".join(f"{name} {writing.number(value)}" for name, value in given.items()),
+            f"{row['steps']}", writing.number(row["full_steps"]), writing.duration(row["median_ms"]),
+            writing.ratio(row["speed_up"]),
             f"{100 * row['of_ideal']:.0f} %", in_words(int(row["cache_bytes"])),
         )  # fmt: skip
         rows.append("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>")
@@ -218,7 +218,7 @@ def _toggles(paper: Paper) -> str:
 def _flops(count: float) -> str:
     for unit, size in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if count >= size:
-            return f"{count / size:.3g} {unit}FLOP"
+            return writing.quantity(count / size, f"{unit}FLOP")
     return f"{count:.0f} FLOP"
 
 

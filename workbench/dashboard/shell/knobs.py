@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import param
 
+from workbench import writing
 from workbench.controls import Knob
 from workbench.dashboard.shell.asking import Asking
 
@@ -121,9 +122,7 @@ def in_words(value: Any) -> str:
     """A value as a slider shows it."""
     if isinstance(value, bool):
         return "on" if value else "off"
-    if isinstance(value, float):
-        return f"{value:.3g}"
-    return f"{value:,}" if isinstance(value, int) else str(value)
+    return writing.number(value) if isinstance(value, float | int) else str(value)
 
 
 def field_of(knob: Knob, value: Any, *, prefix: str = "", group: str = "", limit: float | None = None) -> Field:
