@@ -4,6 +4,7 @@ import asyncio
 import queue
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import panel
 import pytest
@@ -89,4 +90,5 @@ def test_a_page_that_is_closed_takes_its_job_with_it_and_nobody_elses(house):
         await stays.close()
         await until(lambda: mine.over)
 
-    asyncio.run(visits())
+    with ThreadPoolExecutor(1) as thread:  # in this one an event loop runs already, once a browser was started
+        thread.submit(asyncio.run, visits()).result()

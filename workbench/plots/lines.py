@@ -99,7 +99,8 @@ def looks(shown: Iterable[Line], group: str | Sequence[str]) -> dict[str, Look]:
     for place, name in enumerate(names):
         row = first[name]
         if {"method", "implementation"} & set(columns) and "implementation" in row:
-            look = look_of(row.get("method", ""), row["implementation"])
+            method = row.get("method")
+            look = look_of(method if isinstance(method, str) else "", row["implementation"])
             if "direction" in columns and row["direction"] == "backward":
                 look = replace(look, marker=_after(look.marker, 3))
         else:
