@@ -22,7 +22,7 @@ CHROMIUM = os.environ.get("CHROMIUM") or next(
 )
 PATIENCE_MS = 60_000
 SETTLE_MS = 2000
-TRAIN = "?page=train&steps=5000&shape.width=96&shape.batch=128"  # steps of about a quarter of a second
+TRAIN = "?page=train&steps=1500&shape.width=96&shape.batch=128"  # steps of about a quarter of a second
 SWEEP = (
     "?page=measure&run=flash_attention_2:reference,softmax_attention:fast&from=1024&to=8192&direction=forward,backward"
 )
