@@ -132,7 +132,6 @@ def beside_a_race(browser, address):
     busy, other = opened(browser, address, TRAIN), opened(browser, address, "?text=" + WORDS)
     other.wait_for_function("painted.length >= 2")
     quiet(other)
-    busy.wait_for_timeout(1000)  # a button that has just changed hears nothing
     busy.get_by_role("button", name="Train").click()
     busy.locator("#status", has_text="step").wait_for()
     for value in (4, 7, 5, 8, 3, 6):
@@ -140,7 +139,6 @@ def beside_a_race(browser, address):
         other.wait_for_timeout(300)
     for _ in range(3):
         stop.took.append(cancelled(busy))
-        busy.wait_for_timeout(1000)
         busy.get_by_role("button", name="Train").click()
         busy.locator("#status", has_text="step").wait_for()
     cancelled(busy)

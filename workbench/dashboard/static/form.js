@@ -3,7 +3,7 @@
 
 const PAUSE = 80 // ms between two reports while somebody drags
 const TYPING = 450 // ms of silence after which typed text counts
-const GUARD = 600 // ms for which a button that has just become another one ignores clicks: they were meant for that one
+const GUARD = 600 // ms in which a second click on a button that became another one by the first was meant for that one
 const PAUSED = 1000 // ms after which a key that moves a slider begins another step of the history
 
 const make = (tag, attributes = {}, ...children) => {
@@ -120,11 +120,7 @@ const makers = {
       input.setAttribute("aria-describedby", `${id}-why`)
       node.append(make("p", {className: "help", id: `${id}-why`}, field.why))
     }
-    const born = performance.now()
-    input.addEventListener("click", () => {
-      if (node.dataset.waiting || node.dataset.replaced && performance.now() - born < GUARD) return
-      send(field.sends)
-    })
+    input.addEventListener("click", () => { if (!node.dataset.waiting) send(field.sends) })
     return {node, set() {}}
   },
 }
@@ -136,6 +132,14 @@ export function render({model, el}) {
   if (model.legend) form.setAttribute("aria-label", model.legend)
   const drawn = new Map()
   const closed = new Set(model.folded)
+
+  const pressed = new Map()
+  const doubled = ({name, sends}) => {
+    const {at, sent} = pressed.get(name) ?? {}
+    if (sent !== sends && performance.now() - at < GUARD) return true
+    pressed.set(name, {at: performance.now(), sent: sends})
+    return false
+  }
 
   // What was refused is not shown as if it were chosen.
   const settle = (control) => {
@@ -169,12 +173,12 @@ export function render({model, el}) {
         const id = control?.id ?? `control-${count++}`
         const before = control
         control = makers[field.kind](field, id, (value, gesture = Server.gesture()) => {
+          if (field.kind === "button" && doubled(field)) return
           Server.ask(model, {name: field.name, value}, {node: mine.node, gesture, done: () => settle(mine)})
         })
         const mine = control
-        if (before && before.sends !== field.sends) control.node.dataset.replaced = "yes"
         if (same) before.node.replaceWith(control.node)
-        Object.assign(control, {signature, id, sends: field.sends})
+        Object.assign(control, {signature, id})
         control.node.dataset.name = field.name
         if (field.help) {
           const help = make("p", {className: "help", id: `${id}-help`}, field.help)
