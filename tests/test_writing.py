@@ -47,3 +47,7 @@ def test_times_that_are_compared_have_one_unit():
     assert writing.duration(1250) == "1,250 ms" and writing.duration(0.0123) == "0.0123 ms"
     assert writing.duration(12_340) == "12.3 s" and writing.ratio(0.614) == "×0.614"
     assert [writing.about(each) for each in (0.2, 12, 200)] == ["less than a second", "12 s", "3 min"]
+
+
+def test_a_vector_is_written_as_its_numbers():
+    assert writing.vector(np.array([0.5, -1.23456, 1e-9, 0.0])) == "(0.5, -1.235, 10⁻⁹, 0)"

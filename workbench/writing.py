@@ -52,6 +52,11 @@ def duration(milliseconds: float) -> str:
     return quantity(milliseconds / 1000, "s")
 
 
+def vector(numbers: Any) -> str:
+    """A tensor or an array of one dimension: "(0.5, 1.25)"."""
+    return "(" + ", ".join(number(float(each), 4) for each in numbers.tolist()) + ")"
+
+
 def about(seconds: float) -> str:
     """A time that was estimated, roughly: "12 s", "3 min"."""
     if seconds < 1:

@@ -14,6 +14,7 @@ from workbench.feedforward import activator as paper
 from workbench.models.vit import ViT, ViTConfig
 from workbench.paper import Example
 from workbench.tasks import images
+from workbench.writing import vector
 from workbench_widgets.page import table_html
 from workbench_widgets.race import Race
 
@@ -125,23 +126,19 @@ def by_hand(gate: Tensor, value: Tensor) -> str:
     ones, zeros = torch.ones_like(gate), torch.zeros_like(gate)
     activated = torch.relu(gate)
     rows = [
-        ("z₁", _vector(gate), ""),
-        ("ReLU(z₁)", _vector(activated), _moments(activated)),
-        ("u", _vector(paper.layer_norm(activated, ones, zeros, 1e-5)), ""),
-        ("z₂", _vector(value), _moments(value)),
-        ("v", _vector(paper.layer_norm(value, ones, zeros, 1e-5)), ""),
+        ("z₁", vector(gate), ""),
+        ("ReLU(z₁)", vector(activated), _moments(activated)),
+        ("u", vector(paper.layer_norm(activated, ones, zeros, 1e-5)), ""),
+        ("z₂", vector(value), _moments(value)),
+        ("v", vector(paper.layer_norm(value, ones, zeros, 1e-5)), ""),
     ]
     product = paper.normalised_gate(torch.cat([gate, value])[None], ones, zeros, activation="relu")[0]
-    rows.append(("u ⊙ v", _vector(product), "what normalised_gate gives"))
+    rows.append(("u ⊙ v", vector(product), "what normalised_gate gives"))
     return table_html(("", "numbers", "mean, standard deviation"), rows)
 
 
 def _moments(x: Tensor) -> str:
     return f"{x.mean():.3g}, {x.var(correction=0).sqrt():.4g}"
-
-
-def _vector(numbers: Tensor) -> str:
-    return "(" + ", ".join(f"{number:.4g}" for number in numbers.tolist()) + ")"
 
 
 # --- arithmetic ------------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from workbench.attention import flash_attention_2 as paper
 from workbench.attention.standard import direct
 from workbench.paper import Example
 from workbench.plots import svg
+from workbench.writing import vector
 from workbench_kernels.attention.flash_attention import flash_attention
 from workbench_widgets.lessons.flash_attention_2.counting import Arithmetic
 from workbench_widgets.page import table_html
@@ -106,11 +107,6 @@ def any_order(scores: Tensor, value: Tensor, block: int = 2) -> str:
         names = ", ".join(f"{start} and {start + block - 1}" for start in order)
         rows.append((f"keys {names}", f"{maximum:.0f}", f"{normaliser:.6f}", vector(accumulator)))
     return table_html(("order", "m", "ℓ", "Õ"), rows)
-
-
-def vector(numbers: Tensor) -> str:
-    """A vector for people."""
-    return "(" + ", ".join(f"{number:.4g}" for number in numbers.tolist()) + ")"
 
 
 def printed_formula(scores: Tensor, value: Tensor, block: int) -> Tensor:

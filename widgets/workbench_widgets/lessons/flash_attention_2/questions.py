@@ -9,6 +9,7 @@ import torch
 
 from workbench import measure
 from workbench.attention import flash_attention_2 as paper
+from workbench.writing import vector
 from workbench_widgets.answers import close, parts, same
 from workbench_widgets.exercise import exercise
 from workbench_widgets.lessons import flash_attention_2 as lesson
@@ -349,7 +350,7 @@ def misprint(answer):
     value = torch.tensor([[1.0, 0.0], [0.0, 1.0], [2.0, -1.0], [0.5, 3.0]], dtype=torch.float64)
     printed, right = lesson.printed_formula(scores, value, 2), scores.softmax(0) @ value
     assert torch.allclose(printed, right), (
-        f"the printed formula gives {lesson.vector(printed)}, attention is {lesson.vector(right)}. Where did the "
+        f"the printed formula gives {vector(printed)}, attention is {vector(right)}. Where did the "
         "maximum change?"
     )
 

@@ -16,6 +16,7 @@ from workbench.models import language_model, training
 from workbench.models.transformer import TransformerConfig
 from workbench.paper import Example
 from workbench.tasks import grammar
+from workbench.writing import vector
 from workbench_widgets.page import table_html
 from workbench_widgets.race import Race
 
@@ -90,15 +91,11 @@ def by_hand(x: Tensor) -> str:
         normalised = paper.normalise(power, 1e-6)
         total = total + normalised / 3
         mean = power.square().mean()
-        rows.append((f"p = {p}", _vector(power), f"{mean:.4g}", f"{mean.rsqrt():.4f}", _vector(normalised)))
-    rows.append(("y = (N₁ + N₂ + N₃) / 3", "", "", "", _vector(total)))
+        rows.append((f"p = {p}", vector(power), f"{mean:.4g}", f"{mean.rsqrt():.4f}", vector(normalised)))
+    rows.append(("y = (N₁ + N₂ + N₃) / 3", "", "", "", vector(total)))
     difference = float((paper.poly_norm(x, THIRDS, NO_BIAS) - total).abs().max())
     caption = f"poly_norm gives the same; largest difference {difference:.1e}."
     return table_html(("", "xᵖ", "mean of its squares", "r_p = 1 / root", "N_p = xᵖ r_p"), rows, caption)
-
-
-def _vector(numbers: Tensor) -> str:
-    return "(" + ", ".join(f"{number:.4g}" for number in numbers.tolist()) + ")"
 
 
 # --- the theorems as numbers -----------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from workbench.models.vit import ViTConfig
 from workbench.paper import Example
 from workbench.plots.style import blank, themed
 from workbench.tasks.sentences import EXAMPLES
+from workbench.writing import vector
 from workbench_widgets.model_race import race_models
 from workbench_widgets.page import table_html
 from workbench_widgets.race import Race
@@ -136,11 +137,6 @@ def half_steps_needed(scale: float, *, tolerance: float = 1e-6, matrices: int = 
             return half_steps
         v = -columns
     return most
-
-
-def vector(numbers: Tensor) -> str:
-    """A vector for people."""
-    return "(" + ", ".join(f"{number:.4g}" for number in numbers.tolist()) + ")"
 
 
 def matrix(numbers: Tensor) -> str:
